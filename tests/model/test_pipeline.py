@@ -1,0 +1,100 @@
+"""The offline pipeline on real and made sounds."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from model import checkpoint
+from model.audio import AudioTooLongError, BrokenAudioError
+from model.pipeline import tag
+from model.registry import find_checkpoint
+
+SAMPLES = Path(__file__).parents[2] / "server" / "page" / "samples"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> checkpoint.Checkpoint:
+    return checkpoint.load(find_checkpoint("aum-tiny"))
+
+
+def _noise(seconds: float) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(round(seconds * 16000)).astype(np.float32) * 0.1
+
+
+def _wav(waveform: np.ndarray, sample_rate: int = 16000) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, sample_rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+def test_a_short_clip_is_one_window(tiny: checkpoint.Checkpoint) -> None:
+    tagging = tag(_noise(1.5), tiny, top_k=3)
+    assert tagging.duration_seconds == 1.5
+    assert [(window.start_seconds, window.end_seconds) for window in tagging.windows] == [(0.0, 1.5)]
+    assert len(tagging.labels) == 3
+    assert tagging.scores.shape == (1, len(tiny.labels))
+
+
+def test_bytes_and_waveform_give_the_same_scores(tiny: checkpoint.Checkpoint) -> None:
+    waveform = _noise(6.0)
+    np.testing.assert_allclose(tag(_wav(waveform), tiny).scores, tag(waveform, tiny).scores, atol=1e-6)
+
+
+def test_the_last_window_ends_with_the_sound(tiny: checkpoint.Checkpoint) -> None:
+    tagging = tag(_noise(12.4), tiny)
+    spans = [(window.start_seconds, window.end_seconds) for window in tagging.windows]
+    assert spans == [(0.0, 5.0), (5.0, 10.0), (7.4, 12.4)]
+
+
+def test_batching_changes_no_score(tiny: checkpoint.Checkpoint) -> None:
+    waveform = _noise(21.0)
+    alone = tag(waveform, tiny, batch_windows=1).scores
+    together = tag(waveform, tiny, batch_windows=5).scores
+    np.testing.assert_allclose(alone, together, atol=1e-4)
+
+
+def test_the_clip_scores_are_the_highest_over_its_windows(tiny: checkpoint.Checkpoint) -> None:
+    tagging = tag(_noise(14.0), tiny, top_k=1)
+    assert tagging.labels[0].score == pytest.approx(tagging.scores.max(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"window_seconds": 0.0},
+        {"window_seconds": 60.0},
+        {"hop_seconds": 0.0},
+        {"hop_seconds": 6.0},
+        {"top_k": 0},
+        {"threshold": 1.5},
+    ],
+)
+def test_a_parameter_out_of_range_is_refused(tiny: checkpoint.Checkpoint, options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        tag(_noise(1.0), tiny, **options)  # type: ignore[arg-type]
+
+
+def test_too_long_and_empty_sounds_are_refused(tiny: checkpoint.Checkpoint) -> None:
+    with pytest.raises(AudioTooLongError):
+        tag(_wav(_noise(3.0)), tiny, max_seconds=2.0)
+    with pytest.raises(BrokenAudioError):
+        tag(_wav(_noise(0.0)), tiny)
+    with pytest.raises(ValueError, match="empty"):
+        tag(_noise(0.0), tiny)
+
+
+@pytest.mark.parametrize(
+    ("file", "label"),
+    [
+        ("dog.ogg", "Bark"),
+        ("rooster.ogg", "Crowing, cock-a-doodle-doo"),
+        ("rain.ogg", "Rain"),
+        ("bells.ogg", "Church bell"),
+        ("baby.ogg", "Baby cry, infant cry"),
+    ],
+)
+def test_real_sounds_get_their_label_among_the_first_three(tiny: checkpoint.Checkpoint, file: str, label: str) -> None:
+    assert label in [scored.label for scored in tag(SAMPLES / file, tiny, top_k=3).labels]
