@@ -1,0 +1,60 @@
+"""Builds the web application from settings; everything it holds lives in one `Service`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from starlette.staticfiles import StaticFiles
+
+from server.auth import require_api_key
+from server.errors import install_error_handlers
+from server.middleware import RequestMiddleware
+from server.routes import catalogue, classify, health, hugging_face, pages
+from server.schemas import ErrorAnswer
+from server.service import Service
+from server.settings import Settings
+from server.version import VERSION
+
+DESCRIPTION = """Hark listens to audio and says what is in it.
+
+Every error has one body: `{"error", "error_type", "request_id"}`. Every answer carries `X-Request-ID`."""
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "The request cannot be answered; the sentence says what to change."},
+    "5XX": {"model": ErrorAnswer, "description": "The server cannot answer now, or failed."},
+}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; its models load in the background once it starts, and `app.state.service` is its inside."""
+    service = Service(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    app = FastAPI(
+        title="Hark",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere; ours is in routes/pages.py
+        redoc_url=None,
+        redirect_slashes=False,  # a redirected upload would be sent twice
+        responses=ERRORS,
+    )
+    app.state.service = service
+    guarded = [Depends(require_api_key)]
+    for module in (classify, hugging_face, catalogue):
+        app.include_router(module.router, dependencies=guarded)
+    for module in (health, pages):
+        app.include_router(module.router)
+    app.mount("/page", StaticFiles(directory=pages.PAGE), name="page")
+    install_error_handlers(app)
+    app.add_middleware(RequestMiddleware, service=service)
+    return app

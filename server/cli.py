@@ -1,0 +1,245 @@
+"""The `hark` command: serve, classify, models, bench, and those of `workshop.py`.
+
+Exit code 0, or 1 for a failure and 2 for bad usage, with one sentence on stderr.
+Modules that import torch are imported where a command needs them, so that `hark --help` and bad usage answer at once.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from server.console import CommandError, print_error, print_report, print_table, progress
+from server.formats import FORMATS
+from server.workshop import add_commands
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from model.checkpoint import Checkpoint
+    from model.pipeline import Tagging
+    from server.formats import Report
+
+FAILURE, BAD_USAGE = 1, 2
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help="Hark listens to audio and says what is in it."
+)
+
+
+class OutputFormat(StrEnum):
+    """How `hark classify` writes: a table for people, or a format of `server/formats.py`."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    CSV = "csv"
+    AUDACITY = "audacity"
+    WEBVTT = "webvtt"
+    RAVEN = "raven"
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 lets the system choose one.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Model to serve; repeat it for several.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 and so on.")] = None,
+) -> None:
+    """Serve the web page and the HTTP interface.
+
+    What is not given here comes from HARK_* environment variables (docs/configuration.md).
+    """
+    from pydantic import ValidationError
+
+    from server.process import serve as serve_until_signal
+    from server.settings import Settings
+
+    given: dict[str, Any] = {"host": host, "port": port, "models": model or None, "device": device}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise typer.BadParameter(_what_is_wrong(error)) from error
+    _check_address(settings.host, settings.port)
+    raise typer.Exit(serve_until_signal(settings))
+
+
+@app.command()
+def classify(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Sound files of any common format.")],
+    model: Annotated[str | None, typer.Option(help="A bundled model's name or a checkpoint folder.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Most labels per clip and window.")] = 5,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out labels scored lower.")] = 0.0,
+    window: Annotated[float | None, typer.Option(help="Window in seconds; by default the model's own.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds between window starts.")] = None,
+    rollup: Annotated[bool, typer.Option("--rollup", help="Lift scores to AudioSet parents.")] = False,
+    output: Annotated[OutputFormat, typer.Option("--format", help="What to write.")] = OutputFormat.TABLE,
+) -> None:
+    """Tag sound files on this machine, without a server."""
+    if output in FORMATS and not FORMATS[output].several and len(files) > 1:
+        raise typer.BadParameter(f"--format {output} describes one sound; give one FILE at a time")
+    tag_file = _tagger(model, window, hop, {"top_k": top_k, "threshold": threshold, "rollup": rollup})
+    failed: list[Path] = []
+    with progress(len(files), "tagging") as advance:
+        reports = _reports(files, tag_file, failed, advance)
+        if output is OutputFormat.TABLE:
+            for report in reports:
+                print_report(report)
+        else:
+            for text in FORMATS[output].write(reports):
+                sys.stdout.write(text)
+    if failed:
+        raise typer.Exit(FAILURE)
+
+
+@app.command()
+def models(
+    published: Annotated[bool, typer.Option("--published", help="List what `hark pull` can download instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
+) -> None:
+    """List this machine's models: the bundled ones, the default first, then those pulled."""
+    rows = _published_rows() if published else _model_rows()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print_table(list(rows[0]) if rows else ["model"], [[str(value) for value in row.values()] for row in rows])
+
+
+@app.command()
+def bench(
+    model: Annotated[list[str] | None, typer.Option(help="Model to time; repeat it for several.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each is timed; the median counts.")] = 20,
+) -> None:
+    """Time models on this machine: one window of sound from waveform to scores, without a server."""
+    from model.registry import bundled_models
+    from server.bench import time_model
+
+    timings = [time_model(_load(name), repeats) for name in model or bundled_models()]
+    rows = [
+        (timing.model, f"{timing.clip_seconds:g}", f"{timing.median_seconds * 1000:.1f}", f"{timing.speed:.0f}")
+        for timing in timings
+    ]
+    print_table(("model", "clip_seconds", "median_ms", "times_real_time"), rows)
+
+
+add_commands(app)
+
+
+def main() -> NoReturn:
+    """Run this process's command line."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and give its exit code; errors are one sentence on stderr."""
+    try:
+        return app(list(arguments) or ["--help"], prog_name="hark", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        print_error(error.format_message())
+        return BAD_USAGE
+    except CommandError as error:
+        print_error(str(error))
+        return FAILURE
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+
+
+def _what_is_wrong(error: "ValidationError") -> str:
+    """Each bad setting's name and what is wrong with it; a setting's value may be secret and is not repeated."""
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors())
+
+
+def _check_address(host: str, port: int) -> None:
+    """Fails at once and in words, where a server would only find out after loading its models."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen()
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --port"
+        ) from error
+
+
+def _tagger(
+    model: str | None, window: float | None, hop: float | None, options: dict[str, Any]
+) -> Callable[[Path], "Tagging"]:
+    """A function that tags a file; the model is loaded and the window checked before the first."""
+    from model.pipeline import tag, window_grid
+    from model.registry import DEFAULT_MODEL
+
+    checkpoint = _load(model or DEFAULT_MODEL)
+    try:
+        window_grid(checkpoint, window, hop)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return lambda path: tag(path, checkpoint, window_seconds=window, hop_seconds=hop, **options)
+
+
+def _load(name: str) -> "Checkpoint":
+    from model.checkpoint import CheckpointError, load
+    from model.registry import UnknownModelError, find_checkpoint
+
+    try:
+        return load(find_checkpoint(name))
+    except UnknownModelError as error:
+        raise typer.BadParameter(str(error)) from error
+    except CheckpointError as error:
+        raise CommandError(str(error)) from error
+
+
+def _reports(
+    files: list[Path], tag_file: Callable[[Path], "Tagging"], failed: list[Path], advance: Callable[[], None]
+) -> Iterator["Report"]:
+    """Tags file after file; one that cannot be tagged is named on stderr, kept in `failed` and passed over."""
+    from model.audio import AudioError
+    from server.formats import Report
+
+    for path in files:
+        try:
+            yield Report(tag_file(path), source=str(path))
+        except (AudioError, OSError) as error:
+            failed.append(path)
+            print_error(f"{path}: {getattr(error, 'strerror', None) or error}")
+        advance()
+
+
+def _model_rows() -> list[dict[str, Any]]:
+    """This machine's models, from their files; no weights are loaded."""
+    from model.checkpoint import CONFIG, LABELS, WEIGHTS, CheckpointConfig
+    from model.labels import LabelSet
+    from model.registry import bundled_models, find_checkpoint, pulled_models
+
+    rows = []
+    for name in dict.fromkeys(bundled_models() + pulled_models()):
+        folder = find_checkpoint(name)
+        try:
+            config = CheckpointConfig.from_json((folder / CONFIG).read_text())
+            labels = len(LabelSet.from_json(folder / LABELS))
+            megabytes = round((folder / WEIGHTS).stat().st_size / 1e6, 1)
+        except (OSError, ValueError) as error:
+            raise CommandError(f"model {name} in {folder} is broken: {error}") from error
+        rows.append({"model": name, "backbone": config.backbone, "window_seconds": config.window_seconds})
+        rows[-1] |= {"labels": labels, "megabytes": megabytes}
+    return rows
+
+
+def _published_rows() -> list[dict[str, Any]]:
+    from model.published import PUBLISHED
+
+    return [
+        {"model": entry.name, "backbone": entry.backbone, "licence": entry.licence, "about": entry.about}
+        for entry in PUBLISHED.values()
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What the `hark` command shows people: tables, progress, and errors of one sentence.
+
+Results go to stdout, everything else to stderr. Off a terminal tables are plain text and progress is silent.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from server.formats import Report
+
+
+class CommandError(Exception):
+    """A command failed for a reason that the message gives in one sentence."""
+
+
+def print_error(message: str) -> None:
+    """One line on stderr, whatever line breaks the message holds."""
+    print(f"hark: {' '.join(message.split())}", file=sys.stderr)
+
+
+def print_note(message: str) -> None:
+    """One line of news on stderr, out of the way of results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """A table on stdout; its cells are plain text, never markup. Off a terminal no line is cut or wrapped."""
+    headings = [Column(column, overflow="fold") for column in columns]
+    table = Table(*headings, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000
+    if title:
+        console.print(Text(title, style="bold"))
+    console.print(table)
+
+
+def print_report(report: Report) -> None:
+    """A tagged sound: its top labels, then its events in order of their start."""
+    tagged = report.tagged
+    title = f"{report.source}  ({tagged.duration_seconds:.1f} s, {tagged.model})"
+    print_table(
+        ("score", "label", "mid"), [(f"{item.score:.3f}", item.label, item.mid) for item in tagged.labels], title
+    )
+    events = sorted(tagged.events, key=lambda event: event.start_seconds)
+    if events:
+        rows = [(clock(e.start_seconds), clock(e.end_seconds), f"{e.score:.3f}", e.label) for e in events]
+        print_table(("from", "to", "score", "event"), rows)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people read them: 75.25 is 1:15.2."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    clock = f"{minutes % 60}:{tenths // 10:02}.{tenths % 10}"
+    return clock if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{tenths // 10:02}.{tenths % 10}"
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """Shows a bar on a terminal where there is more than one thing to do; gives the function that advances it."""
+    console = Console(stderr=True)
+    if total < 2 or not console.is_terminal:
+        yield lambda: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Shows a bar per step on a terminal, else a line; gives the function that is told of a step and its bytes."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(step: str, done: int, total: int | None) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step)
+                if not console.is_terminal:
+                    print_note(step)
+            bar.update(tasks[step], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,37 @@
+"""Checks parameters, from wherever in a request they come, against the models of `schemas.py`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+Parameters = TypeVar("Parameters", bound=BaseModel)
+
+
+class InvalidParameterError(ValueError):
+    """A parameter has a value outside its range, or a name that does not exist; the sentence names it."""
+
+
+def parse_parameters(kind: type[Parameters], values: Mapping[str, Any]) -> Parameters:
+    """The parameters as `kind`.
+
+    Raises: InvalidParameterError naming everything that is wrong.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InvalidParameterError(describe_problems(error.errors(), kind)) from error
+
+
+def describe_problems(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel] | None = None) -> str:
+    """Pydantic's problems as one sentence."""
+    return "; ".join(_describe(problem, kind) for problem in problems)
+
+
+def _describe(problem: Mapping[str, Any], kind: type[BaseModel] | None) -> str:
+    name = ".".join(str(part) for part in problem["loc"] if part not in ("query", "path", "body")) or "body"
+    if problem["type"] == "extra_forbidden":
+        known = f"; there are: {', '.join(kind.model_fields)}" if kind is not None else ""
+        return f"there is no parameter {name!r}{known}"
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"parameter {name!r}: {message}"

@@ -1,0 +1,70 @@
+"""Runs the server as a process: ready on its own, drained on the first signal, gone on the second."""
+
+import os
+import sys
+import time
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from server.app import create_app
+from server.logs import configure_logging
+from server.service import Service
+from server.settings import Settings
+
+log = structlog.get_logger()
+
+
+def serve(settings: Settings) -> int:
+    """Serves until a signal ends it and returns the exit code: 0 after a drained end, 1 for a failed start."""
+    configure_logging(settings.log_level, settings.log_format)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+    )
+    server = DrainingServer(config, app.state.service)
+    server.run()
+    return 1 if server.service.state == "failed" or not server.started else 0
+
+
+class DrainingServer(uvicorn.Server):
+    """Turns unready on SIGTERM or SIGINT, keeps answering until accepted requests are done, then stops."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        self._drain_until: float | None = None
+        service.on_failure = self._give_up
+        service.on_ready = self._say_address
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """First signal: drain. Second: end the process at once."""
+        if self._drain_until is not None:
+            os._exit(128 + sig)
+        self._drain_until = time.monotonic() + self.service.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; True ends the main loop."""
+        if self._drain_until is None:
+            return await super().on_tick(counter)
+        self.service.begin_drain()
+        idle = not self.server_state.tasks
+        if idle or time.monotonic() > self._drain_until:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _give_up(self) -> None:
+        print(f"hark: {self.service.failure}", file=sys.stderr)
+        self.should_exit = True
+
+    def _say_address(self) -> None:
+        sockets = [listener for server in self.servers for listener in server.sockets]
+        host, port = sockets[0].getsockname()[:2]
+        shown = "localhost" if host in ("0.0.0.0", "127.0.0.1", "::", "::1") else host
+        print(f"Hark is ready: http://{shown}:{port}/", flush=True)

@@ -1,0 +1,58 @@
+"""`POST /classify`: a sound in, its labels, windows and events out."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model.pipeline import Tagging
+from server.flow import Heard, check_door, conclude, hear, receive_query, service_of
+from server.formats import FORMATS, Report, answer
+from server.schemas import ClassifyAnswer, JsonAnswer, TagQuery
+
+router = APIRouter()
+
+BODY: dict[str, Any] = {
+    "required": True,
+    "description": "An audio file (wav, flac, ogg, mp3, m4a, aac, webm, opus, mp4): field `file`, or the raw bytes.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "format": "binary"}},
+            }
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+@router.post("/classify", responses={200: {"model": ClassifyAnswer}}, openapi_extra={"requestBody": BODY})
+async def classify(request: Request, query: Annotated[TagQuery, Query()]) -> Response:
+    """Tag a sound: the clip's top labels, every window's, and events with beginning and end."""
+    check_door(request, query.model)
+    query, upload = await receive_query(request, query)
+    heard = await hear(request, upload, query)
+    tagging = await conclude(service_of(request), heard, query)
+    return render(heard, tagging, query.format, upload.filename)
+
+
+def render(heard: Heard, tagging: Tagging, format_name: str, filename: str) -> Response:
+    """The answer in the format asked for; label files name the upload, JSON keeps to its contract."""
+    timing = heard.timings.milliseconds()
+    extra = {"timing": timing, "provenance": heard.provenance, "request_id": heard.request_id}
+    report = Report(tagging, extra=extra)
+    headers = {"Server-Timing": server_timing(timing)}
+    if format_name == "json":
+        return JsonAnswer(answer(report), headers=headers)
+    form = FORMATS[format_name]
+    text = "".join(form.write([replace(report, source=filename)]))
+    return Response(text, media_type=form.media_type, headers=headers)
+
+
+def server_timing(timing: dict[str, Any]) -> str:
+    """The same milliseconds as a `Server-Timing` header."""
+    return ", ".join(f"{stage.removesuffix('_ms')};dur={value}" for stage, value in timing.items())

@@ -1,0 +1,93 @@
+"""`POST /` and `POST /models/{model}`: Hugging Face's audio-classification task, for its clients as they are."""
+
+import base64
+import binascii
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from model.scores import clip_scores, logits_to_scores
+from server.flow import Heard, check_door, hear, service_of, upload_limits
+from server.parameters import InvalidParameterError, parse_parameters
+from server.routes.classify import BODY, server_timing
+from server.schemas import HuggingFaceLabel, HuggingFaceParameters, HuggingFaceRequest, JsonAnswer, TagQuery
+from server.uploads import EmptyUploadError, Upload, UploadLimits, media_type, receive_bytes, receive_upload
+
+router = APIRouter()
+
+PARAMETERS = HuggingFaceParameters.model_json_schema()
+INPUTS = {"type": "string", "format": "byte", "description": "The bytes of an audio file, in base64."}
+JSON_BODY = {"type": "object", "required": ["inputs"], "properties": {"inputs": INPUTS, "parameters": PARAMETERS}}
+TASK_BODY = {**BODY, "content": {**BODY["content"], "application/json": {"schema": JSON_BODY}}}
+QUERY = [
+    {"name": name, "in": "query", "required": False, "schema": schema}
+    for name, schema in PARAMETERS["properties"].items()
+]
+ROUTE: dict[str, Any] = {
+    "responses": {200: {"model": list[HuggingFaceLabel]}},
+    "openapi_extra": {"requestBody": TASK_BODY, "parameters": QUERY},
+}
+
+
+@router.post("/", **ROUTE)
+async def audio_classification(request: Request) -> Response:
+    """Tag a sound with the default model, as Hugging Face's inference API does."""
+    return await _classify(request, None)
+
+
+@router.post("/models/{model}", **ROUTE)
+async def audio_classification_with_model(request: Request, model: str) -> Response:
+    """Tag a sound with this model, as Hugging Face's inference API does."""
+    return await _classify(request, model)
+
+
+async def _classify(request: Request, model: str | None) -> Response:
+    check_door(request, model)
+    upload, parameters = await _receive(request)
+    heard = await hear(request, upload, TagQuery(model=model))
+    answer = await service_of(request).run_in_thread(rank, heard, parameters)
+    return JsonAnswer(answer, headers={"Server-Timing": server_timing(heard.timings.milliseconds())})
+
+
+def rank(heard: Heard, parameters: HuggingFaceParameters) -> list[dict[str, Any]]:
+    """The clip's top labels, whose scores are logits where `function_to_apply` is "none"."""
+    checkpoint = heard.model.checkpoint
+    activation = parameters.function_to_apply or checkpoint.config.activation
+    scores = clip_scores(logits_to_scores(heard.logits, activation))
+    highest_first = np.argsort(-scores, kind="stable")[: parameters.top_k]
+    labels = [checkpoint.labels[index] for index in highest_first]
+    return [{"label": label.name, "score": float(scores[label.index]), "mid": label.mid} for label in labels]
+
+
+async def _receive(request: Request) -> tuple[Upload, HuggingFaceParameters]:
+    """The sound and the parameters: of the JSON body, or of the query beside raw bytes or a form."""
+    limits = upload_limits(service_of(request))
+    if media_type(request) != "application/json":
+        parameters = parse_parameters(HuggingFaceParameters, request.query_params)
+        return await receive_upload(request, limits), parameters
+    max_bytes = min(limits.max_bytes, service_of(request).settings.max_json_bytes)
+    body = await receive_bytes(request, UploadLimits(max_bytes, limits.memory_bytes, limits.idle_seconds))
+    task, sound = await service_of(request).run_in_thread(_decode, body)
+    given = task.parameters.model_dump(exclude_unset=True) if task.parameters else {}
+    parameters = parse_parameters(HuggingFaceParameters, {**request.query_params, **given})
+    return Upload(BytesIO(sound), len(sound)), parameters
+
+
+def _decode(body: bytes) -> tuple[HuggingFaceRequest, bytes]:
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidParameterError(f"the body is declared as JSON but is none: {error}") from error
+    task = parse_parameters(HuggingFaceRequest, values)
+    try:
+        sound = base64.b64decode(task.inputs, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParameterError("'inputs' must be the bytes of an audio file in base64") from error
+    if not sound:
+        raise EmptyUploadError("'inputs' is empty; put the bytes of an audio file there, in base64")
+    return task, sound

@@ -1,0 +1,40 @@
+"""What executes a batch: the one interface every runtime (torch, onnx, tensorrt, openvino, fake) fulfils."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What runs, in words for `/info`, `/models`, the metrics and every reply."""
+
+    runtime: str
+    precision: str
+    device: str
+    scan: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """Logits float32 (B, C) of one batch, and the seconds its two stages took on the device."""
+
+    logits: np.ndarray
+    features_seconds: float
+    inference_seconds: float
+
+
+class Runtime(Protocol):
+    """One checkpoint, ready on one device; used by one thread at a time."""
+
+    @property
+    def info(self) -> RuntimeInfo: ...
+
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
+        """Tags waveforms float32 (B, S), of which the first `lengths` int64 (B,) samples of each row are sound."""
+        ...
+
+    def close(self) -> None:
+        """Gives back the device's memory; the runtime cannot be used afterwards."""
+        ...

@@ -1,0 +1,163 @@
+"""One request's way from upload to window logits: decode on threads, submit to the engine, await, all overlapping.
+
+upload ─► WindowReader (decode threads) ─► engine.submit ─► logits of each window, in order
+                    ▲                                              │
+                    └── only as many windows as `engine.room` ─────┘
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+
+from model.windows import Window, WindowGrid
+from server.engine import DeadlineError
+from server.fair_queue import ItemResult
+from server.served_models import ServedModel
+from server.service import Service
+from server.uploads import Upload
+from server.window_reader import WindowReader
+
+Result = TypeVar("Result")
+
+STEP_WINDOWS = 2  # decoded per turn on a thread: two tell a clip of one window from a longer one at once
+
+
+class TooManyWindowsError(ValueError):
+    """A small hop over a long sound gives more windows than one request may have."""
+
+
+@dataclass
+class Timings:
+    """Where a request's time went, in seconds.
+
+    decode and postprocess are this request's own work; queue is its longest wait for the device; features and inference
+    are the whole of every batch that held one of its windows.
+    """
+
+    started: float = field(default_factory=time.perf_counter)
+    decode: float = 0.0
+    queue: float = 0.0
+    features: float = 0.0
+    inference: float = 0.0
+    postprocess: float = 0.0
+    _batches: set[int] = field(default_factory=set)
+
+    def add(self, result: ItemResult) -> None:
+        """Counts one window's result."""
+        self.queue = max(self.queue, result.queue_seconds)
+        if result.batch not in self._batches:
+            self._batches.add(result.batch)
+            self.features += result.features_seconds
+            self.inference += result.inference_seconds
+
+    @contextmanager
+    def measure_postprocess(self) -> Iterator[None]:
+        """Times what turns logits into labels."""
+        started = time.perf_counter()
+        yield
+        self.postprocess = time.perf_counter() - started
+
+    def milliseconds(self) -> dict[str, float]:
+        """The answer's `timing`, up to now."""
+        total = time.perf_counter() - self.started
+        seconds = {"decode": self.decode, "queue": self.queue, "features": self.features, "inference": self.inference}
+        return {f"{stage}_ms": round(1000 * value, 3) for stage, value in {**seconds, "total": total}.items()}
+
+
+@dataclass(frozen=True)
+class HeardWindow:
+    """One window's place in the sound and its logits float32 (C,)."""
+
+    start_seconds: float
+    end_seconds: float
+    logits: np.ndarray
+
+
+class UploadTagger:
+    """Tags one upload; an async context manager that admits the request and lets go of everything when left.
+
+    It closes the upload, on a decode thread, as soon as no step reads it any more.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        upload: Upload,
+        model: ServedModel,
+        grid: WindowGrid,
+        timeout_seconds: float | None = None,
+        request_id: str = "",
+    ) -> None:
+        self.timings = Timings()
+        self._service = service
+        self._model = model
+        self._request_id = request_id
+        self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        self._reader = WindowReader(upload, model.sample_rate, grid, service.settings.max_audio_seconds)
+        self._pending: deque[tuple[Window, asyncio.Future[ItemResult]]] = deque()
+
+    async def __aenter__(self) -> Self:
+        """Raises: QueueFullError, EngineClosedError."""
+        try:
+            self._job = self._service.engine.admit(self._model.lane, self._deadline, self._request_id)
+        except BaseException:
+            self._service.run_soon(self._reader.close)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._service.engine.release(self._job)
+        self._service.run_soon(self._reader.close)
+        for _, future in self._pending:
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # looked at, so that asyncio does not complain
+
+    async def windows(self) -> AsyncIterator[HeardWindow]:
+        """Yields windows in order while later ones are decoded and run.
+
+        Raises: AudioError, TooManyWindowsError, DeadlineError, InferenceFailedError, EngineClosedError.
+        """
+        while True:
+            room = self._service.engine.room(len(self._pending))
+            if room and not self._reader.exhausted:
+                await self._submit_step(min(room, STEP_WINDOWS))
+            elif self._pending:
+                yield await self._next()
+            else:
+                break
+        self._service.metrics.stage_seconds.labels(self._model.name, "decode").observe(self._reader.seconds)
+
+    async def _submit_step(self, count: int) -> None:
+        windows = await self._before_deadline(self._service.run_in_thread(self._reader.read, count))
+        self.timings.decode = self._reader.seconds
+        limit = self._service.settings.max_request_windows
+        for window in windows:
+            if window.index >= limit:
+                raise TooManyWindowsError(f"the sound has more than {limit} windows; send a larger hop_seconds")
+            future = self._service.engine.submit(self._job, window.waveform)
+            self._pending.append((window, asyncio.wrap_future(future)))
+
+    async def _next(self) -> HeardWindow:
+        window, future = self._pending[0]
+        result = await self._before_deadline(future)
+        self._pending.popleft()
+        self.timings.add(result)
+        rate = self._model.sample_rate
+        return HeardWindow(window.start_sample / rate, window.end_sample / rate, result.logits)
+
+    async def _before_deadline(self, answer: Awaitable[Result]) -> Result:
+        remaining = None if self._deadline is None else self._deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(remaining):
+                return await answer
+        except TimeoutError as error:
+            raise DeadlineError("the deadline passed before the sound was tagged") from error

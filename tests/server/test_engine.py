@@ -1,0 +1,322 @@
+"""The engine's promises: batching without a timer, turns between requests, refusals, failures, leaving and stopping."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future, wait
+from threading import Event
+
+import numpy as np
+import pytest
+
+from server.engine import (
+    DeadlineError,
+    Engine,
+    EngineClosedError,
+    EngineLimits,
+    InferenceFailedError,
+    QueueFullError,
+)
+from server.fair_queue import ItemResult
+from server.lane import Lane
+from server.metrics import Metrics
+from server.runtimes.base import BatchResult
+from server.runtimes.fake import FakeRuntime
+
+RATE = 100  # windows of 1 second hold 100 samples
+
+
+class GatedRuntime(FakeRuntime):
+    """Waits for `gate` before each batch and remembers the first sample of every row."""
+
+    def __init__(self) -> None:
+        super().__init__(classes=4)
+        self.gate = Event()
+        self.entered = Event()
+        self.rows: list[list[float]] = []
+
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
+        self.entered.set()
+        assert self.gate.wait(10)
+        self.rows.append([round(float(value), 3) for value in waveforms[:, 0]])
+        return super().run(waveforms, lengths)
+
+
+def make_lane(runtime: FakeRuntime, batch_windows: int = 4, model: str = "fake") -> Lane:
+    return Lane(model, runtime, RATE, RATE, runtime.classes, batch_windows)
+
+
+def make_engine(queue_audio_seconds: float = 100, requests: int = 100, windows_in_flight: int = 8) -> Engine:
+    engine = Engine(EngineLimits(queue_audio_seconds, requests, windows_in_flight), Metrics())
+    engine.start()
+    return engine
+
+
+def window(value: float = 0.5, samples: int = RATE) -> np.ndarray:
+    return np.full(samples, value, np.float32)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = make_engine()
+    yield engine
+    engine.stop(0)
+
+
+def hold_device(engine: Engine, runtime: GatedRuntime, lane: Lane) -> Future[ItemResult]:
+    """Puts one window on the device and returns once it is there, so that whatever follows has to wait."""
+    future = engine.submit(engine.admit(lane), window(0.9))
+    assert runtime.entered.wait(10)
+    return future
+
+
+def test_an_idle_device_starts_at_once_and_what_waits_meanwhile_is_batched(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime)
+    futures = [hold_device(engine, runtime, lane)]
+    futures += [engine.submit(engine.admit(lane), window(0.1 * i)) for i in range(1, 7)]
+    runtime.gate.set()
+    wait(futures, 10)
+    assert runtime.calls == [1, 4, 2]
+    assert [future.result().batch for future in futures] == [1, 2, 2, 2, 2, 3, 3]
+
+
+def test_scores_do_not_depend_on_the_batch_company(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    runtime.gate.set()
+    lane = make_lane(runtime)
+    generator = np.random.default_rng(0)
+    windows = [generator.standard_normal(length).astype(np.float32) for length in (1, 7, 50, 99, 100)]
+    alone = [engine.submit(engine.admit(lane), w).result(10).logits for w in windows]
+    runtime.gate.clear()
+    hold_device(engine, runtime, lane)
+    together = [engine.submit(engine.admit(lane), w) for w in windows]
+    runtime.gate.set()
+    for expected, future in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(expected, future.result(10).logits)
+
+
+def test_requests_take_turns_so_that_a_short_one_overtakes_a_long_one(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=2)
+    hold_device(engine, runtime, lane)
+    long, short = engine.admit(lane), engine.admit(lane)
+    futures = [engine.submit(long, window(0.1)) for _ in range(4)]
+    futures.append(engine.submit(short, window(0.2)))
+    runtime.gate.set()
+    wait(futures, 10)
+    assert runtime.rows == [[0.9], [0.1, 0.2], [0.1, 0.1], [0.1]]
+
+
+def test_turns_go_on_from_batch_to_batch(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=2)
+    hold_device(engine, runtime, lane)
+    futures = []
+    for value in (0.1, 0.2, 0.3):
+        job = engine.admit(lane)
+        futures += [engine.submit(job, window(value)) for _ in range(2)]
+    runtime.gate.set()
+    wait(futures, 10)
+    assert runtime.rows[1:] == [[0.1, 0.2], [0.3, 0.1], [0.2, 0.3]]
+
+
+def test_models_share_the_device_but_never_a_batch(engine: Engine) -> None:
+    first, second = GatedRuntime(), GatedRuntime()
+    second.gate.set()
+    lanes = make_lane(first, model="first"), make_lane(second, model="second")
+    futures = [hold_device(engine, first, lanes[0])]
+    futures += [engine.submit(engine.admit(lanes[i % 2]), window(0.1 * i)) for i in range(1, 6)]
+    first.gate.set()
+    wait(futures, 10)
+    assert second.calls == [3]
+    assert first.calls == [1, 2]
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None:
+    engine = make_engine(queue_audio_seconds=3)
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=1)
+    lane.cost.observe(1, 2.0)
+    futures = [hold_device(engine, runtime, lane)]
+    futures += [engine.submit(engine.admit(lane), window()) for _ in range(3)]
+    for refuse in (engine.admit, engine.check_room):
+        with pytest.raises(QueueFullError) as refusal:
+            refuse(lane)
+        assert refusal.value.reason == "full"
+        assert refusal.value.retry_after_seconds == pytest.approx(8, abs=0.5)  # three waiting and one running, 2 s each
+    runtime.gate.set()
+    wait(futures, 10)
+    assert engine.submit(engine.admit(lane), window()).result(10)
+    engine.stop(0)
+
+
+def test_an_admitted_request_keeps_room_for_its_first_window() -> None:
+    engine = make_engine(queue_audio_seconds=2)
+    lane = make_lane(FakeRuntime(4))
+    first, _second = engine.admit(lane), engine.admit(lane)
+    with pytest.raises(QueueFullError):
+        engine.admit(lane)
+    engine.release(first)
+    assert engine.submit(engine.admit(lane), window()).result(10)
+    engine.stop(0)
+
+
+def test_more_requests_than_the_limit_are_refused() -> None:
+    engine = make_engine(requests=1)
+    lane = make_lane(FakeRuntime(4))
+    engine.admit(lane)
+    with pytest.raises(QueueFullError):
+        engine.admit(lane)
+    engine.stop(0)
+
+
+def test_a_full_queue_leaves_each_request_one_window_at_a_time() -> None:
+    engine = make_engine(queue_audio_seconds=2, windows_in_flight=8)
+    runtime = GatedRuntime()
+    lane = make_lane(runtime)
+    hold_device(engine, runtime, lane)
+    assert engine.room(outstanding=3) == 5
+    job = engine.admit(lane)
+    engine.submit(job, window())
+    engine.submit(job, window())
+    assert engine.room(outstanding=0) == 1
+    assert engine.room(outstanding=2) == 0
+    runtime.gate.set()
+    engine.stop(0)
+
+
+def test_a_request_that_cannot_meet_its_deadline_is_refused_at_the_door(engine: Engine) -> None:
+    lane = make_lane(FakeRuntime(4))
+    lane.cost.observe(1, 5.0)
+    with pytest.raises(QueueFullError) as refusal:
+        engine.admit(lane, deadline=time.monotonic() + 1)
+    assert refusal.value.reason == "deadline"
+    engine.admit(lane, deadline=time.monotonic() + 10)
+
+
+def test_late_items_fail_before_the_batch_not_after(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime)
+    hold_device(engine, runtime, lane)
+    late = engine.submit(engine.admit(lane, deadline=time.monotonic() + 0.01), window(0.1))
+    timely = engine.submit(engine.admit(lane, deadline=time.monotonic() + 60), window(0.2))
+    time.sleep(0.02)
+    runtime.gate.set()
+    with pytest.raises(DeadlineError):
+        late.result(10)
+    assert timely.result(10)
+    assert runtime.rows == [[0.9], [0.2]]
+
+
+@pytest.mark.parametrize("leave", ["release", "cancel"])
+def test_items_whose_caller_left_are_skipped(engine: Engine, leave: str) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime)
+    hold_device(engine, runtime, lane)
+    job = engine.admit(lane)
+    left, stays = engine.submit(job, window(0.1)), engine.submit(engine.admit(lane), window(0.2))
+    if leave == "release":
+        engine.release(job)
+    else:
+        left.cancel()
+    runtime.gate.set()
+    assert stays.result(10)
+    with pytest.raises(CancelledError):
+        left.result(10)
+    assert runtime.rows == [[0.9], [0.2]]
+    assert engine.queued_windows(lane) == 0
+
+
+def test_a_failing_batch_fails_its_items_and_the_worker_lives_on(engine: Engine) -> None:
+    runtime = FakeRuntime(4)
+    runtime.failures = 1
+    lane = make_lane(runtime)
+    with pytest.raises(InferenceFailedError) as failure:
+        engine.submit(engine.admit(lane), window()).result(10)
+    assert isinstance(failure.value.__cause__, RuntimeError)
+    assert engine.submit(engine.admit(lane), window()).result(10)
+
+
+def test_logits_that_are_not_finite_fail_their_row_only(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    runtime.broken_value = 0.25
+    lane = make_lane(runtime)
+    hold_device(engine, runtime, lane)
+    broken, whole = (engine.submit(engine.admit(lane), window(value)) for value in (0.25, 0.5))
+    runtime.gate.set()
+    with pytest.raises(InferenceFailedError, match="not finite"):
+        broken.result(10)
+    assert whole.result(10)
+
+
+def test_logits_of_another_shape_are_refused(engine: Engine) -> None:
+    runtime = FakeRuntime(4)
+    lane = Lane("fake", runtime, RATE, RATE, 5, 4)
+    with pytest.raises(InferenceFailedError):
+        engine.submit(engine.admit(lane), window()).result(10)
+
+
+@pytest.mark.parametrize(
+    "waveform", [np.zeros(0, np.float32), np.zeros(101, np.float32), np.zeros((1, 100), np.float32)]
+)
+def test_windows_of_a_wrong_shape_are_refused(engine: Engine, waveform: np.ndarray) -> None:
+    job = engine.admit(make_lane(FakeRuntime(4)))
+    with pytest.raises(ValueError, match="1 to 100 samples"):
+        engine.submit(job, waveform)
+
+
+def test_a_closed_door_lets_accepted_requests_finish(engine: Engine) -> None:
+    lane = make_lane(FakeRuntime(4))
+    job = engine.admit(lane)
+    engine.close_door()
+    with pytest.raises(EngineClosedError):
+        engine.check_room(lane)
+    assert engine.submit(job, window()).result(10)
+    assert engine.submit(engine.admit(lane), window()).result(10), "its body was still coming when the door closed"
+
+
+def test_stop_finishes_within_the_grace_period() -> None:
+    engine = make_engine()
+    runtime = FakeRuntime(4, batch_delay_seconds=0.05)
+    lane = make_lane(runtime, batch_windows=1)
+    jobs = [engine.admit(lane) for _ in range(3)]
+    futures = [engine.submit(job, window()) for job in jobs]
+    for job, future in zip(jobs, futures, strict=True):
+        future.add_done_callback(lambda _, job=job: engine.release(job))
+    assert engine.stop(grace_seconds=10)
+    assert all(future.result() for future in futures)
+
+
+def test_stop_cancels_what_is_not_done_in_time_and_refuses_the_rest() -> None:
+    engine = make_engine()
+    runtime = GatedRuntime()
+    lane = make_lane(runtime)
+    running = hold_device(engine, runtime, lane)
+    job = engine.admit(lane)
+    waiting = engine.submit(job, window())
+    runtime.gate.set()
+    assert not engine.stop(grace_seconds=0)
+    with pytest.raises(EngineClosedError):
+        waiting.result(10)
+    assert running.result(10)
+    for refused in (lambda: engine.submit(job, window()), lambda: engine.admit(lane)):
+        with pytest.raises(EngineClosedError):
+            refused()
+
+
+def test_times_and_counts_reach_the_result_and_the_metrics(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    runtime.batch_delay_seconds = 0.02
+    lane = make_lane(runtime)
+    hold_device(engine, runtime, lane)
+    waiting = engine.submit(engine.admit(lane), window(samples=50))
+    assert engine.queued_windows(lane) == 1
+    time.sleep(0.05)
+    runtime.gate.set()
+    result = waiting.result(10)
+    assert result.queue_seconds >= 0.05
+    assert result.inference_seconds >= 0.02
+    sample = engine._metrics.registry.get_sample_value
+    assert sample("hark_windows_total", {"model": "fake"}) == 2
+    assert sample("hark_audio_seconds_total", {"model": "fake"}) == 1.5
+    assert sample("hark_batch_windows_count", {"model": "fake"}) == 2

@@ -1,0 +1,85 @@
+"""Hugging Face's audio-classification task on `POST /` and `POST /models/{model}`."""
+
+import base64
+
+import httpx
+import pytest
+
+from tests.server.harness import check_error, encode, sine
+
+pytestmark = pytest.mark.anyio
+
+CLIP = encode(sine(12))
+INPUTS = base64.b64encode(CLIP).decode()
+
+
+@pytest.mark.parametrize("path", ["/", "/models/fake", "/models/other"])
+async def test_raw_bytes_without_a_type(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.post(path, content=CLIP)
+    assert response.status_code == 200
+    answer = response.json()
+    assert isinstance(answer, list)
+    assert len(answer) == 5
+    assert [item["score"] for item in answer] == sorted((item["score"] for item in answer), reverse=True)
+    assert "Server-Timing" in response.headers
+
+
+async def test_the_scores_are_those_of_classify(client: httpx.AsyncClient) -> None:
+    task = (await client.post("/", content=CLIP)).json()
+    labels = (await client.post("/classify", content=CLIP)).json()["labels"]
+    assert [(item["label"], item["score"]) for item in task] == [(label["label"], label["score"]) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "count"), [({}, 5), ({"top_k": 3}, 3), ({"top_k": 9999}, 527), ({"top_k": None}, 527), (None, 5)]
+)
+async def test_json_with_base64(client: httpx.AsyncClient, parameters: dict[str, int] | None, count: int) -> None:
+    response = await client.post("/", json={"inputs": INPUTS, "parameters": parameters})
+    assert len(response.json()) == count
+
+
+async def test_query_parameters_go_with_raw_bytes(client: httpx.AsyncClient) -> None:
+    assert len((await client.post("/?top_k=2", content=CLIP)).json()) == 2
+    assert len((await client.post("/?top_k=2", files={"file": ("clip.wav", CLIP)})).json()) == 2
+
+
+async def test_function_to_apply(client: httpx.AsyncClient) -> None:
+    async def scores(function: str) -> list[float]:
+        task = {"inputs": INPUTS, "parameters": {"function_to_apply": function, "top_k": 527}}
+        return [item["score"] for item in (await client.post("/", json=task)).json()]
+
+    assert sum(await scores("softmax")) == pytest.approx(1, abs=0.05)  # highest over two windows, so a little more
+    logits = await scores("none")
+    assert len(logits) == 527
+    assert min(logits) < 0
+    assert max(logits) > 1
+    assert all(0 <= score <= 1 for score in await scores("sigmoid"))
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error_type"),
+    [
+        (b"", 422, "invalid_input"),
+        (b"{", 422, "invalid_input"),
+        (b"[]", 422, "invalid_input"),
+        (b"{}", 422, "invalid_input"),
+        (b'{"inputs": 3}', 422, "invalid_input"),
+        (b'{"inputs": ""}', 422, "invalid_input"),
+        (b'{"inputs": "not base64!"}', 422, "invalid_input"),
+        (b'{"inputs": "AAAA"}', 415, "audio_not_decodable"),
+        (b'{"inputs": "AAAA", "parameters": {"top_k": 0}}', 422, "invalid_input"),
+        (b'{"inputs": "AAAA", "parameters": {"top_k": "x"}}', 422, "invalid_input"),
+        (b'{"inputs": "AAAA", "parameters": {"function_to_apply": "relu"}}', 422, "invalid_input"),
+        (b'{"inputs": "AAAA", "parameters": {"topk": 1}}', 422, "invalid_input"),
+        (b'{"inputs": "AAAA", "parameters": []}', 422, "invalid_input"),
+    ],
+)
+async def test_bad_tasks(client: httpx.AsyncClient, body: bytes, status: int, error_type: str) -> None:
+    response = await client.post("/", content=body, headers={"Content-Type": "application/json; charset=utf-8"})
+    check_error(response, status, error_type)
+
+
+async def test_bad_raw_bodies(client: httpx.AsyncClient) -> None:
+    check_error(await client.post("/", content=b""), 422, "invalid_input")
+    check_error(await client.post("/", content=b"noise" * 100), 415, "audio_not_decodable")
+    check_error(await client.post("/?function_to_apply=relu", content=CLIP), 422, "invalid_input")
