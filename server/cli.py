@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from server.console import CommandError, print_error, print_report, print_table, progress
-from server.formats import FORMATS
+from server.console import CommandError, print_error, print_table, progress, write_tables
+from server.formats import FORMATS, Writer
 from server.workshop import add_commands
 
 if TYPE_CHECKING:
@@ -82,18 +82,13 @@ def classify(
     output: Annotated[OutputFormat, typer.Option("--format", help="What to write.")] = OutputFormat.TABLE,
 ) -> None:
     """Tag sound files on this machine, without a server."""
-    if output in FORMATS and not FORMATS[output].several and len(files) > 1:
-        raise typer.BadParameter(f"--format {output} describes one sound; give one FILE at a time")
+    write = _writer(output, len(files))
     tag_file = _tagger(model, window, hop, {"top_k": top_k, "threshold": threshold, "rollup": rollup})
     failed: list[Path] = []
     with progress(len(files), "tagging") as advance:
         reports = _reports(files, tag_file, failed, advance)
-        if output is OutputFormat.TABLE:
-            for report in reports:
-                print_report(report)
-        else:
-            for text in FORMATS[output].write(reports):
-                sys.stdout.write(text)
+        for text in write(reports):
+            sys.stdout.write(text)
     if failed:
         raise typer.Exit(FAILURE)
 
@@ -169,6 +164,17 @@ def _check_address(host: str, port: int) -> None:
         ) from error
 
 
+def _writer(output: OutputFormat, files: int) -> Writer:
+    """What turns this many tagged files into text."""
+    if output is OutputFormat.TABLE:
+        return write_tables
+    chosen = FORMATS[output]
+    write = chosen.write if files == 1 else chosen.write_several
+    if write is None:
+        raise typer.BadParameter(f"--format {output} describes one sound; give one FILE at a time")
+    return write
+
+
 def _tagger(
     model: str | None, window: float | None, hop: float | None, options: dict[str, Any]
 ) -> Callable[[Path], "Tagging"]:
@@ -205,10 +211,12 @@ def _reports(
 
     for path in files:
         try:
-            yield Report(tag_file(path), source=str(path))
+            tagging = tag_file(path)
         except (AudioError, OSError) as error:
             failed.append(path)
             print_error(f"{path}: {getattr(error, 'strerror', None) or error}")
+        else:
+            yield Report(tagging, source=str(path))
         advance()
 
 

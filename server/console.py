@@ -30,31 +30,34 @@ def print_note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
-    """A table on stdout; its cells are plain text, never markup. Off a terminal no line is cut or wrapped."""
-    headings = [Column(column, overflow="fold") for column in columns]
-    table = Table(*headings, box=box.SIMPLE_HEAD)
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout."""
+    sys.stdout.write(render_table(columns, rows))
+
+
+def render_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells as plain text under headings, as wide as the terminal allows; off a terminal nothing is wrapped."""
+    table = Table(*(Column(column, overflow="fold") for column in columns), box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = 10_000
-    if title:
-        console.print(Text(title, style="bold"))
-    console.print(table)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
 
 
-def print_report(report: Report) -> None:
-    """A tagged sound: its top labels, then its events in order of their start."""
-    tagged = report.tagged
-    title = f"{report.source}  ({tagged.duration_seconds:.1f} s, {tagged.model})"
-    print_table(
-        ("score", "label", "mid"), [(f"{item.score:.3f}", item.label, item.mid) for item in tagged.labels], title
-    )
-    events = sorted(tagged.events, key=lambda event: event.start_seconds)
-    if events:
-        rows = [(clock(e.start_seconds), clock(e.end_seconds), f"{e.score:.3f}", e.label) for e in events]
-        print_table(("from", "to", "score", "event"), rows)
+def write_tables(reports: Iterable[Report]) -> Iterator[str]:
+    """Each tagged sound for people: its top labels, then its events in order of their start."""
+    for report in reports:
+        tagged = report.tagged
+        yield f"{report.source}  ({tagged.duration_seconds:.1f} s, {tagged.model})\n"
+        yield render_table(("score", "label", "mid"), [(f"{i.score:.3f}", i.label, i.mid) for i in tagged.labels])
+        events = sorted(tagged.events, key=lambda event: event.start_seconds)
+        if events:
+            rows = [(clock(e.start_seconds), clock(e.end_seconds), f"{e.score:.3f}", e.label) for e in events]
+            yield render_table(("from", "to", "score", "event"), rows)
 
 
 def clock(seconds: float) -> str:
@@ -67,9 +70,9 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """Shows a bar on a terminal where there is more than one thing to do; gives the function that advances it."""
+    """Shows a bar where results do not show progress themselves; gives the function that advances it."""
     console = Console(stderr=True)
-    if total < 2 or not console.is_terminal:
+    if total < 2 or not console.is_terminal or sys.stdout.isatty():
         yield lambda: None
         return
     with Progress(console=console, transient=True) as bar:

@@ -52,11 +52,11 @@ Writer = Callable[[Iterable[Report]], Iterator[str]]
 
 @dataclass(frozen=True)
 class Format:
-    """A writer, the media type of what it writes, and whether one document can hold several sounds."""
+    """A writer for one sound, its media type, and a writer for several sounds where one document can hold them."""
 
     write: Writer
     media_type: str
-    several: bool
+    write_several: Writer | None = None
 
 
 def answer(report: Report) -> dict[str, Any]:
@@ -85,10 +85,18 @@ def summary_line(report: Report) -> str:
 
 
 def write_json(reports: Iterable[Report]) -> Iterator[str]:
-    """One indented object, or an array of them where there are several sounds."""
-    answers = [answer(report) for report in reports]
-    document = answers[0] if len(answers) == 1 else answers
-    yield orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    """One indented object per sound."""
+    for report in reports:
+        yield orjson.dumps(answer(report), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def write_json_array(reports: Iterable[Report]) -> Iterator[str]:
+    """The objects of several sounds in one JSON document."""
+    start = "[\n"
+    for text in write_json(reports):
+        yield start + text.rstrip("\n")
+        start = ",\n"
+    yield "[]\n" if start == "[\n" else "\n]\n"
 
 
 def write_jsonl(reports: Iterable[Report]) -> Iterator[str]:
@@ -147,12 +155,12 @@ def write_raven(reports: Iterable[Report]) -> Iterator[str]:
 
 
 FORMATS: dict[str, Format] = {
-    "json": Format(write_json, "application/json", several=True),
-    "jsonl": Format(write_jsonl, "application/x-ndjson", several=True),
-    "csv": Format(write_csv, "text/csv; charset=utf-8", several=True),
-    "audacity": Format(write_audacity, "text/plain; charset=utf-8", several=False),
-    "webvtt": Format(write_webvtt, "text/vtt; charset=utf-8", several=False),
-    "raven": Format(write_raven, "text/tab-separated-values; charset=utf-8", several=True),
+    "json": Format(write_json, "application/json", write_json_array),
+    "jsonl": Format(write_jsonl, "application/x-ndjson", write_jsonl),
+    "csv": Format(write_csv, "text/csv; charset=utf-8", write_csv),
+    "audacity": Format(write_audacity, "text/plain; charset=utf-8"),
+    "webvtt": Format(write_webvtt, "text/vtt; charset=utf-8"),
+    "raven": Format(write_raven, "text/tab-separated-values; charset=utf-8", write_raven),
 }
 
 

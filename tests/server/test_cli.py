@@ -73,6 +73,11 @@ def test_json_tells_everything(clip: Path, capsys: pytest.CaptureFixture[str]):
     assert answer["windows"][0]["start_seconds"] == 0
 
 
+def test_json_of_several_files_is_an_array_even_where_only_one_is_left(clip: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["classify", str(clip), "missing.wav", "--format", "json"]) == 1
+    assert [answer["source"] for answer in json.loads(capsys.readouterr().out)] == [str(clip)]
+
+
 def test_a_table_shows_the_labels_with_their_mids(clip: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.run(["classify", str(clip), "--top-k", "2"]) == 0
     table = capsys.readouterr().out

@@ -9,7 +9,7 @@ from html import unescape
 import pytest
 
 from model.scores import Event, ScoredLabel, WindowTags
-from server.formats import CSV_COLUMNS, FORMATS, RAVEN_COLUMNS, Report, summary_line, window_line
+from server.formats import CSV_COLUMNS, FORMATS, RAVEN_COLUMNS, Report, summary_line, window_line, write_json_array
 
 # AudioSet has names with commas; quotes, angle brackets and tabs come with people's own label sets.
 BABY = ("/t/dd00002", "Baby cry, infant cry")
@@ -59,8 +59,9 @@ def test_json_is_the_contracts_answer():
 
 
 def test_json_of_several_sounds_is_an_array_and_a_nameless_sound_has_no_source():
-    answers = json.loads(written("json", REPORT, Report(Heard())))
+    answers = json.loads("".join(write_json_array([REPORT, Report(Heard())])))
     assert [answer.get("source") for answer in answers] == [REPORT.source, None]
+    assert json.loads("".join(write_json_array([]))) == []
 
 
 def test_jsonl_gives_each_window_then_the_summary():
