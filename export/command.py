@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         parity = to_onnx(load(find_checkpoint(given.checkpoint)), given.folder)
     except ImportError as error:
-        return _say(f"{error}; install the packages of the extra: pip install 'hark[cpu]'", 1)
+        return _say(f"{error}; install the cpu extra in Hark's folder: pip install '.[cpu]'", 1)
     except LookupError as error:
         return _say(str(error), 2)
     except ValueError as error:  # CheckpointError and ExportError

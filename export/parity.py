@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +58,10 @@ def session_logits(path: Path, log_mel: np.ndarray) -> np.ndarray:
     return _session(path, path.stat().st_mtime_ns).run(["logits"], {"log_mel": log_mel.astype(np.float32)})[0]
 
 
-@cache
+@lru_cache(maxsize=1)
 def _session(path: Path, _changed: int):  # type: ignore[no-untyped-def]
     try:
         import onnxruntime
     except ImportError as error:
-        raise ImportError("checking an export needs ONNX Runtime: install hark[cpu] or hark[gpu]") from error
+        raise ImportError("checking an export needs ONNX Runtime") from error
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -51,9 +51,16 @@ class MismatchedWeightsError(CheckpointError):
     """The weights do not fit the network that the config describes, or hold NaN or infinity."""
 
 
+class OccupiedFolderError(CheckpointError):
+    """The folder to write holds something that is not a checkpoint's."""
+
+
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What config.json holds. `window_seconds` is the slice of sound that the network sees at once."""
+    """What config.json holds. `window_seconds` is the slice of sound that the network sees at once.
+
+    Raises: ValueError for values that no tagging could work with.
+    """
 
     name: str
     backbone: str
@@ -63,6 +70,22 @@ class CheckpointConfig:
     hop_seconds: float
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     thresholds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        numbers = (self.window_seconds, self.hop_seconds)
+        if not all(isinstance(value, int | float) and value > 0 for value in numbers):
+            raise ValueError(f"window_seconds and hop_seconds must be numbers above 0, not {numbers}")
+        if self.hop_seconds > self.window_seconds:
+            raise ValueError(f"hop_seconds {self.hop_seconds} is longer than the window of {self.window_seconds} s")
+        stft_slack = 2 * 400  # a centred STFT counts one frame more, Kaldi's two fewer than samples / hop
+        if self.window_samples > self.features.frames * 160 + stft_slack:
+            raise ValueError(
+                f"a window of {self.window_seconds} s is longer than the {self.features.frames} frames of the front end"
+            )
+        if self.activation not in ("sigmoid", "softmax"):
+            raise ValueError(f"activation must be sigmoid or softmax, not {self.activation!r}")
+        if not isinstance(self.thresholds, dict) or not all(_is_score(value) for value in self.thresholds.values()):
+            raise ValueError(f"thresholds must give each mid a number from 0 to 1, not {self.thresholds!r}")
 
     @property
     def window_samples(self) -> int:
@@ -90,6 +113,10 @@ class CheckpointConfig:
             raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise NotACheckpointError(f"{CONFIG} cannot be read: {error}") from error
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 @dataclass(frozen=True)
@@ -184,9 +211,10 @@ def save(
     golden_waveform: (S,) at the config's sample rate, at most one window; its logits are computed here, from the
     weights as stored (after rounding to `dtype`).
 
-    Raises: CheckpointError if the parts do not fit together; OSError if the disk refuses.
+    Raises: OccupiedFolderError; CheckpointError if the parts do not fit together; OSError if the disk refuses.
     """
     folder = Path(folder).absolute()
+    require_replaceable(folder)
     stored = {name: _as_stored(tensor, dtype) for name, tensor in state.items()}
     network = _empty_network(config)
     load_weights(network, stored, len(labels))
@@ -203,9 +231,33 @@ def save(
         (new / CONFIG).write_text(config.to_json())
         labels.to_json(new / LABELS)
         (new / CARD).write_text(card)
-        if folder.exists():
-            os.replace(folder, Path(temporary) / "old")
+        _swap(new, folder, Path(temporary) / "old")
+
+
+def require_replaceable(folder: str | Path) -> None:
+    """Check that a checkpoint may be written here: nothing is in the way but an older checkpoint or an empty folder.
+
+    Raises: OccupiedFolderError, before anything of the user's could be lost.
+    """
+    folder = Path(folder)
+    known = {CONFIG, WEIGHTS, LABELS, GOLDEN, CARD}
+    others = {path.name for path in folder.iterdir()} - known if folder.is_dir() else set()
+    if others or (folder.exists() and not folder.is_dir()) or folder.is_symlink():
+        what = f"holds {sorted(others)[0]!r}" if others else "is not a plain folder"
+        raise OccupiedFolderError(f"{folder} {what}, which is no part of a checkpoint; name a new folder")
+
+
+def _swap(new: Path, folder: Path, aside: Path) -> None:
+    """Put `new` in the place of `folder`; if that fails, the old one stands there again."""
+    if not folder.exists():
         os.replace(new, folder)
+        return
+    os.replace(folder, aside)
+    try:
+        os.replace(new, folder)
+    except OSError:
+        os.replace(aside, folder)
+        raise
 
 
 def golden_waveform(config: CheckpointConfig) -> Tensor:

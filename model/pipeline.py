@@ -32,7 +32,7 @@ class Tagging:
 
 
 def tag(
-    source: str | Path | bytes | BinaryIO | np.ndarray,
+    source: str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray | torch.Tensor,
     checkpoint: Checkpoint,
     *,
     top_k: int = 5,
@@ -103,13 +103,30 @@ def window_logits(checkpoint: Checkpoint, windows: list[Window]) -> np.ndarray:
 
 
 def _windows(
-    source: str | Path | bytes | BinaryIO | np.ndarray, grid: WindowGrid, sample_rate: int, max_seconds: float | None
+    source: str | Path | bytes | bytearray | memoryview | BinaryIO | np.ndarray | torch.Tensor,
+    grid: WindowGrid,
+    sample_rate: int,
+    max_seconds: float | None,
 ) -> Iterator[Window]:
-    if isinstance(source, np.ndarray):
-        yield from cut_windows([np.ascontiguousarray(source, dtype=np.float32)], grid)
+    if isinstance(source, np.ndarray | torch.Tensor):
+        yield from cut_windows([_as_waveform(source)], grid)
         return
-    with open_audio(source, sample_rate, max_seconds) as stream:
+    encoded = bytes(source) if isinstance(source, bytearray | memoryview) else source
+    with open_audio(encoded, sample_rate, max_seconds) as stream:
         yield from cut_windows(stream, grid)
+
+
+def _as_waveform(source: np.ndarray | torch.Tensor) -> np.ndarray:
+    """The array as float32 (S,); whole numbers are refused, as their scale is unknown.
+
+    Raises: ValueError for another shape or type.
+    """
+    array = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else source
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"a waveform is one row of floating-point samples in [-1, 1], not {array.dtype} of shape {array.shape}"
+        )
+    return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def _batches(windows: Iterator[Window], size: int) -> Iterator[list[Window]]:

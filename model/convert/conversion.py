@@ -66,6 +66,8 @@ def convert_checkpoint(format_name: str, path: Path, folder: Path, flags: Flags 
         raise MissingFlagError(f"--from {format_name} is unknown; choose from {', '.join(FORMATS)}")
     flags = flags or Flags()
     source = read_source(path)
+    if format_name != "hf-ast":  # elsewhere the JSON files beside it, in a folder of downloads say, are not its own
+        source = replace(source, config=None, preprocessor=None)
     converted = FORMATS[format_name].convert(source, flags.hints)
     labels = find_labels(converted, source, flags)
     dataset = find_dataset(source, flags, len(labels))

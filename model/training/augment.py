@@ -14,13 +14,12 @@ def uniform(shape: tuple[int, ...], low: float, high: float, generator: Generato
 
 
 def place(waveform: Tensor, samples: int, generator: Generator | None) -> tuple[Tensor, int]:
-    """Cut or zero-pad (S,) int16 or float to `samples` float32 in [-1, 1]; returns it with its length before padding.
+    """Cut or zero-pad (S,) to `samples`; returns it with its length before padding.
 
     Without a generator the sound stands at the start. With one the cut is random, and half of the short sounds stand
     somewhere in silence that counts as sound, as in a recording; the others at the start of a window that ends early,
     as in a short file.
     """
-    waveform = waveform.float() / 32768 if waveform.dtype == torch.int16 else waveform
     spare = len(waveform) - samples
     shift = int(torch.randint(0, abs(spare) + 1, (1,), generator=generator)) if generator is not None else 0
     if spare >= 0:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,7 +57,7 @@ def read_manifest(path: str | Path) -> list[Clip]:
 
 
 def split(clips: list[Clip], validation_fold: int, validation_share: float = 0.1) -> tuple[list[Clip], list[Clip]]:
-    """(training, validation): clips with folds by their fold, others by a hash of their group: no group is in both."""
+    """(training, validation): clips with folds by their fold, others by a hash of their group."""
 
     def held_out(clip: Clip) -> bool:
         if clip.fold is not None:
@@ -71,7 +70,7 @@ def split(clips: list[Clip], validation_fold: int, validation_share: float = 0.1
 def load_waveforms(
     clips: list[Clip], sample_rate: int, report: Callable[[str], None] = print
 ) -> tuple[list[Clip], list[Tensor]]:
-    """Decode every clip to int16 (S,); those that cannot be decoded are left out, reported, and counted last."""
+    """Decode every clip to float32 (S,), as the server hears it; the unreadable are left out, reported and counted."""
     kept, waveforms, failed = [], [], 0
     for clip in clips:
         try:
@@ -81,7 +80,7 @@ def load_waveforms(
             failed += 1
             continue
         kept.append(clip)
-        waveforms.append(torch.from_numpy((np.clip(waveform, -1, 1) * 32767).astype(np.int16)))
+        waveforms.append(torch.from_numpy(waveform))
     if failed:
         report(f"{failed} of {len(clips)} clips could not be read")
     return kept, waveforms

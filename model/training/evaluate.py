@@ -1,5 +1,8 @@
 """How well scores agree with labels: macro average precision, and top-1 among a data set's own classes."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -30,6 +33,35 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """Macro mean of average precision over the classes that have a positive; scores and truth are (clips, C)."""
     values = [average_precision(scores[:, c], truth[:, c]) for c in range(scores.shape[1])]
     return float(np.nanmean(values))
+
+
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Chance that a positive clip of one class scores higher than a negative one, ties counting half; (clips,) each.
+
+    NaN where there are no positives or no negatives.
+    """
+    truth = positive.astype(bool)
+    hits, misses = int(truth.sum()), int((~truth).sum())
+    if not hits or not misses:
+        return float("nan")
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # tied scores share their mean rank
+    return float((ranks[truth].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def mean_roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Macro mean of `roc_auc` over the classes where it is defined; scores and truth are (clips, C)."""
+    return float(np.nanmean([roc_auc(scores[:, c], truth[:, c]) for c in range(scores.shape[1])]))
+
+
+def d_prime(mean_auc: float) -> float:
+    """Distance of two unit normals with this area under the curve: sqrt(2) times its normal quantile."""
+    return math.sqrt(2) * NormalDist().inv_cdf(mean_auc)
+
+
+def accuracy(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Share of clips whose best score is that of their (first) label; scores and truth are (clips, C)."""
+    return float(np.mean(scores.argmax(1) == truth.argmax(1)))
 
 
 def esc50_top1(scores: np.ndarray, clips: list[Clip], mids: list[str]) -> float:

@@ -6,9 +6,8 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -18,9 +17,9 @@ from model.features import FeatureConfig, LogMel
 from model.labels import LabelSet
 from model.registry import build_network
 from model.training import augment
-from model.training.data import Clip, load_waveforms, read_manifest, split, targets
+from model.training.data import Clip, ManifestError, load_waveforms, read_manifest, split, targets
 from model.training.evaluate import clip_logits, esc50_top1, mean_average_precision
-from model.training.recipe import Recipe
+from model.training.recipe import Recipe, RecipeError
 
 
 @dataclass
@@ -32,11 +31,13 @@ class Run:
     optimizer: torch.optim.Optimizer
     epoch: int = 0
     step: int = 0
+    seconds: float = 0.0
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sounds:
-    """Clips with their int16 waveforms and multi-hot targets."""
+    """Clips with their waveforms (S,) and multi-hot targets."""
 
     clips: list[Clip]
     waveforms: list[Tensor]
@@ -51,19 +52,24 @@ def finetune(recipe: Recipe, manifest: Path, folder: Path, report: Callable[[str
     torch.manual_seed(recipe.seed)
     features = LogMel(FeatureConfig(**recipe.features))
     labels, training, validation = load_sounds(recipe, manifest, features.config.sample_rate, report)
+    if len(training.clips) < recipe.batch:
+        raise ManifestError(
+            f"{manifest} leaves {len(training.clips)} clips to train on, fewer than a batch of {recipe.batch}"
+        )
     network = build_network(recipe.backbone, {**recipe.backbone_config, "classes": len(labels)})
     start_at_priors(network, training.targets)
     run = Run(network, copy.deepcopy(network).eval().requires_grad_(False), _optimizer(network, recipe))
     folder.mkdir(parents=True, exist_ok=True)
-    _resume(run, folder / "last.pt")
+    identity = json.dumps([asdict(recipe), list(labels.mids)])
+    _resume(run, identity, folder / "last.pt")
     while run.epoch < recipe.epochs:
         started = time.monotonic()
         loss = _train_epoch(run, recipe, features, training)
         run.epoch += 1
-        _save(run, folder / "last.pt")
-        measured = measure(run.average, recipe, features, labels, validation) if validation.clips else {}
-        line: dict[str, Any] = {"epoch": run.epoch, "loss": round(loss, 5), **measured}
-        line["seconds"] = round(time.monotonic() - started, 1)
+        run.measured = measure(run.average, recipe, features, labels, validation)
+        run.seconds += time.monotonic() - started
+        _save(run, identity, folder / "last.pt")
+        line = {"epoch": run.epoch, "loss": round(loss, 5), **run.measured, "seconds": round(run.seconds, 1)}
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         report(json.dumps(line))
@@ -93,13 +99,16 @@ def manifest_labels(clips: list[Clip]) -> LabelSet:
 def measure(
     network: nn.Module, recipe: Recipe, features: LogMel, labels: LabelSet, validation: Sounds
 ) -> dict[str, float]:
-    """Macro mAP over all labels and ESC-50 top-1 on the validation clips."""
+    """Macro mAP over the labels, and ESC-50 top-1, of the validation clips; only what these can tell."""
+    if not validation.clips:
+        return {}
     samples = round(recipe.window_seconds * features.config.sample_rate)
     scores = clip_logits(network, features, validation.waveforms, samples)
-    return {
-        "map": round(mean_average_precision(scores, validation.targets.numpy()), 4),
-        "esc50_top1": round(esc50_top1(scores, validation.clips, list(labels.mids)), 4),
+    measured = {
+        "map": mean_average_precision(scores, validation.targets.numpy()),
+        "esc50_top1": esc50_top1(scores, validation.clips, list(labels.mids)),
     }
+    return {name: round(value, 4) for name, value in measured.items() if not math.isnan(value)}
 
 
 def _train_epoch(run: Run, recipe: Recipe, features: LogMel, sounds: Sounds) -> float:
@@ -182,7 +191,7 @@ def _one_cycle(progress: float, warmup_share: float) -> float:
     """Linear rise to 1 at `warmup_share` of the run, then a cosine down to 0."""
     if progress < warmup_share:
         return progress / warmup_share
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup_share) / (1 - warmup_share)))
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup_share) / max(1 - warmup_share, 1e-9)))
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -198,30 +207,44 @@ def _undecayed(name: str) -> bool:
 
 
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Exponential moving average of the weights."""
+    """Exponential moving average of the weights; buffers are copied."""
     with torch.no_grad():
         for old, new in zip(average.parameters(), network.parameters(), strict=True):
             old.lerp_(new, 1 - decay)
+        for old, new in zip(average.buffers(), network.buffers(), strict=True):  # a batch norm's own averages
+            old.copy_(new)
 
 
-def _save(run: Run, path: Path) -> None:
+def _save(run: Run, identity: str, path: Path) -> None:
     state = {
+        "identity": identity,
         "network": run.network.state_dict(),
         "average": run.average.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "epoch": run.epoch,
         "step": run.step,
+        "seconds": run.seconds,
+        "measured": run.measured,
     }
     temporary = path.with_suffix(".part")
     torch.save(state, temporary)
     os.replace(temporary, path)
 
 
-def _resume(run: Run, path: Path) -> None:
+def _resume(run: Run, identity: str, path: Path) -> None:
+    """Go on from a saved state.
+
+    Raises: RecipeError if it belongs to another recipe or other labels.
+    """
     if not path.exists():
         return
     state = torch.load(path, weights_only=True)
+    if state["identity"] != identity:
+        raise RecipeError(
+            f"{path.parent} holds a run of another recipe or other labels; name another folder for this one"
+        )
     run.network.load_state_dict(state["network"])
     run.average.load_state_dict(state["average"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.epoch, run.step = state["epoch"], state["step"]
+    run.epoch, run.step, run.seconds = state["epoch"], state["step"], state["seconds"]
+    run.measured = state["measured"]

@@ -45,6 +45,21 @@ class Recipe:
     precision: str = "bfloat16"
     about: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        above_zero = ("window_seconds", "epochs", "batch", "learning_rate", "gradient_norm", "mixup_concentration")
+        shares = ("warmup_share", "ema_decay", "mixup_probability", "low_pass_share", "softmax_share")
+        not_negative = ("weight_decay", "gain_decibels", "mask_mels", "mask_frames", "validation_fold")
+        for names, fits, wanted in (
+            (above_zero, lambda value: value > 0, "above 0"),
+            (shares, lambda value: 0 <= value <= 1, "from 0 to 1"),
+            (not_negative, lambda value: value >= 0, "0 or more"),
+        ):
+            for name in names:
+                if not fits(getattr(self, name)):
+                    raise RecipeError(f"{name} must be {wanted}, not {getattr(self, name)}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise RecipeError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+
 
 def read_recipe(path: str | Path) -> Recipe:
     """Read a YAML recipe.
@@ -69,4 +84,7 @@ def read_recipe(path: str | Path) -> Recipe:
         allowed = (int, float) if kind is float else kind
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             raise RecipeError(f"{path}: {name} must be of type {kind.__name__}, got {value!r}")
-    return Recipe(**values)
+    try:
+        return Recipe(**values)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error

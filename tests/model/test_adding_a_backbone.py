@@ -11,17 +11,12 @@ import pytest
 import torch
 
 from model import checkpoint
-from model.checkpoint import CheckpointConfig
+from model.convert.conversion import FORMATS, Flags, Format, convert_checkpoint
 from model.convert.errors import TensorMismatchError
-from model.convert.geometry import Hints
-from model.convert.reading import read_source
-from model.features import FeatureConfig
-from model.labels import LabelSet
 from model.pipeline import tag
 from model.registry import BACKBONES, Backbone
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-backbone.md"
-MIDS = ["/m/0bt9lr", "/m/09x0r", "/m/06mb1"]
 
 
 def _load_module(name: str, source: str, folder: Path) -> None:
@@ -37,13 +32,14 @@ def _load_module(name: str, source: str, folder: Path) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def added(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Do what the page says: a module, a registry line, a converter."""
-    network, line, converter = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    network, line, converter, row = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     folder = tmp_path_factory.mktemp("added")
     _load_module("model.backbones.cnn_model", network, folder)
     exec(line, {"BACKBONES": BACKBONES, "Backbone": Backbone})
     _load_module("model.convert.cnn", converter, folder)
+    exec(row, {"FORMATS": FORMATS, "Format": Format, "cnn": sys.modules["model.convert.cnn"]})
     yield
-    del BACKBONES["cnn"], sys.modules["model.backbones.cnn_model"], sys.modules["model.convert.cnn"]
+    del BACKBONES["cnn"], FORMATS["cnn"], sys.modules["model.backbones.cnn_model"], sys.modules["model.convert.cnn"]
 
 
 def _published(folder: Path, **more: torch.Tensor) -> Path:
@@ -67,29 +63,18 @@ def _published(folder: Path, **more: torch.Tensor) -> Path:
     return folder / "cnn.pth"
 
 
-def _convert(path: Path):  # type: ignore[no-untyped-def]
-    return sys.modules["model.convert.cnn"].convert(read_source(path), Hints())
-
-
 def test_the_added_backbone_converts_loads_and_tags(tmp_path: Path) -> None:
-    converted = _convert(_published(tmp_path, **{"teacher.weight": torch.zeros(3)}))
+    (tmp_path / "labels.csv").write_text("mid,display_name\n/m/0bt9lr,Dog\n/m/09x0r,Speech\n/m/06mb1,Rain\n")
+    flags = Flags(labels=tmp_path / "labels.csv", dataset="audioset")
+    path = _published(tmp_path, **{"teacher.weight": torch.zeros(3)})
+    converted = convert_checkpoint("cnn", path, tmp_path / "cnn", flags)
     assert converted.left_out == ("teacher.weight",)
-    config = CheckpointConfig(
-        name="cnn",
-        backbone="cnn",
-        backbone_config={"classes": 3, "width": 8, "depth": 2},
-        features=FeatureConfig("fbank", mels=64, frames=100, mean=-6.0, std=5.0),
-        window_seconds=1.0,
-        hop_seconds=1.0,
-    )
-    golden = checkpoint.golden_waveform(config)
-    checkpoint.save(tmp_path / "cnn", config, converted.state, LabelSet.from_mids(MIDS), golden, "# cnn\n")
     loaded = checkpoint.load(tmp_path / "cnn")
     tagging = tag(np.random.default_rng(0).standard_normal(24000).astype(np.float32), loaded, top_k=3)
     assert len(tagging.windows) == 2
-    assert {scored.mid for scored in tagging.labels} == set(MIDS)
+    assert {scored.label for scored in tagging.labels} == {"Dog", "Speech", "Rain"}
 
 
 def test_a_tensor_that_the_table_does_not_name_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TensorMismatchError, match="surprise"):
-        _convert(_published(tmp_path, surprise=torch.zeros(3)))
+        convert_checkpoint("cnn", _published(tmp_path, surprise=torch.zeros(3)), tmp_path / "cnn")

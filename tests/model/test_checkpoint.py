@@ -1,6 +1,7 @@
 """A checkpoint folder: strict loading, atomic saving, and the golden clip."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import checkpoint
-from model.checkpoint import CheckpointConfig, CheckpointError, MismatchedWeightsError, NotACheckpointError
+from model.checkpoint import (
+    CheckpointConfig,
+    CheckpointError,
+    MismatchedWeightsError,
+    NotACheckpointError,
+    OccupiedFolderError,
+)
 from model.features import FeatureConfig
 from model.labels import LabelSet
 from model.registry import build_network
@@ -103,6 +110,13 @@ def _change_config(folder: Path, **changes: object) -> None:
         ({"backbone_config": {**SIZES, "colour": 1}}, "colour"),
         ({"backbone_config": {"width": 16}}, "classes"),
         ({"features": {"kind": "fbank"}}, "frames"),
+        ({"window_seconds": "5"}, "window_seconds"),
+        ({"window_seconds": -1}, "window_seconds"),
+        ({"window_seconds": 50}, "64 frames"),
+        ({"hop_seconds": 5}, "hop_seconds"),
+        ({"activation": "foo"}, "activation"),
+        ({"thresholds": None}, "thresholds"),
+        ({"thresholds": {"/m/0bt9lr": 7}}, "thresholds"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(folder: Path, changes: dict[str, object], message: str) -> None:
@@ -132,3 +146,33 @@ def test_another_number_of_labels_is_refused(folder: Path) -> None:
     LabelSet.from_mids(MIDS[:2]).to_json(folder / "labels.json")
     with pytest.raises(MismatchedWeightsError, match="3 outputs but there are 2 labels"):
         checkpoint.load(folder)
+
+
+def test_a_folder_that_is_not_a_checkpoint_is_never_replaced(folder: Path) -> None:
+    """An early version swapped whatever OUT named for the checkpoint, and so deleted a folder of somebody's work."""
+    loaded = checkpoint.load(folder)
+    precious = folder.parent / "work" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("years")
+    with pytest.raises(OccupiedFolderError, match=r"thesis\.txt"):
+        checkpoint.save(
+            precious.parent, loaded.config, loaded.network.state_dict(), loaded.labels, loaded.golden.waveform, "# x\n"
+        )
+    assert precious.read_text() == "years"
+
+
+def test_the_old_checkpoint_comes_back_when_the_swap_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = checkpoint.load(folder)
+    replace = os.replace
+
+    def fail_on_new(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError("no")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail_on_new)
+    with pytest.raises(OSError, match="no"):
+        checkpoint.save(
+            folder, loaded.config, loaded.network.state_dict(), loaded.labels, loaded.golden.waveform, "# x\n"
+        )
+    assert checkpoint.load(folder).card == "# tiny\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from model import checkpoint
 from model.audio import AudioTooLongError, BrokenAudioError
@@ -75,6 +76,20 @@ def test_the_clip_scores_are_the_highest_over_its_windows(tiny: checkpoint.Check
 def test_a_parameter_out_of_range_is_refused(tiny: checkpoint.Checkpoint, options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         tag(_noise(1.0), tiny, **options)  # type: ignore[arg-type]
+
+
+def test_a_tensor_and_a_bytearray_are_tagged_alike(tiny: checkpoint.Checkpoint) -> None:
+    waveform = _noise(1.0)
+    expected = tag(waveform, tiny).scores
+    np.testing.assert_allclose(tag(torch.from_numpy(waveform), tiny).scores, expected, atol=1e-6)
+    np.testing.assert_allclose(tag(bytearray(_wav(waveform)), tiny).scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("waveform", [np.zeros(8000, np.int16), np.zeros((2, 8000), np.float32)])
+def test_an_array_that_is_no_waveform_is_refused(tiny: checkpoint.Checkpoint, waveform: np.ndarray) -> None:
+    """An early version took int16 samples for a waveform in [-1, 1] and tagged a dog as a toilet flush."""
+    with pytest.raises(ValueError, match="floating-point"):
+        tag(waveform, tiny)
 
 
 def test_too_long_and_empty_sounds_are_refused(tiny: checkpoint.Checkpoint) -> None:

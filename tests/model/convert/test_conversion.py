@@ -1,6 +1,7 @@
 """From a published file to a checkpoint folder that loads and gives the published numbers."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from model.convert.conversion import FORMATS, Flags, convert_checkpoint
 from model.convert.errors import ConversionError, LabelsError, MissingFlagError
 from model.convert.geometry import Hints
 from model.convert.reading import Source
+from server.workshop import SourceFormat
 from tests.golden import FIXTURES, assert_close, load_golden
 
 CASES = [
@@ -147,3 +149,20 @@ def test_softmax_where_the_config_says_one_label_per_clip(tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"problem_type": "single_label_classification"}))
     convert_checkpoint("hf-ast", folder, tmp_path / "out")
     assert checkpoint.load(tmp_path / "out").config.activation == "softmax"
+
+
+def test_json_files_beside_another_familys_weights_are_not_believed(tmp_path: Path) -> None:
+    """An early version took the statistics and labels of whatever lay in the same folder of downloads."""
+    path = published(tmp_path, "aum_fobi")
+    (path.parent / "config.json").write_text(
+        '{"id2label": {"0": "a", "1": "b"}, "problem_type": "single_label_classification"}'
+    )
+    (path.parent / "preprocessor_config.json").write_text('{"mean": -1.0, "std": 2.0}')
+    convert_checkpoint("aum", path, tmp_path / "out")
+    config = checkpoint.load(tmp_path / "out").config
+    assert config.features.mean == pytest.approx(-4.2677393)
+    assert config.activation == "sigmoid"
+
+
+def test_the_command_offers_every_format() -> None:
+    assert {item.value for item in SourceFormat} == set(FORMATS)

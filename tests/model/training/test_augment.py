@@ -16,7 +16,7 @@ def _sine(hz: float, samples: int = 16000) -> torch.Tensor:
 
 
 def test_place_without_a_generator_stands_at_the_start() -> None:
-    placed, length = augment.place(torch.tensor([16384, -16384], dtype=torch.int16), 4, None)
+    placed, length = augment.place(torch.tensor([0.5, -0.5]), 4, None)
     assert placed.tolist() == [0.5, -0.5, 0.0, 0.0]
     assert length == 2
 

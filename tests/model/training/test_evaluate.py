@@ -4,10 +4,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from sklearn.metrics import average_precision_score
 
 from model.training.data import Clip
-from model.training.evaluate import average_precision, esc50_top1, mean_average_precision
+from model.training.evaluate import (
+    accuracy,
+    average_precision,
+    d_prime,
+    esc50_top1,
+    mean_average_precision,
+    mean_roc_auc,
+    roc_auc,
+)
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
+def test_the_golden_case() -> None:
+    golden = load_file(FIXTURES / "metrics.safetensors")
+    scores, truth = golden["predictions"], golden["targets"]
+    classes = range(scores.shape[1])
+    np.testing.assert_allclose([average_precision(scores[:, c], truth[:, c]) for c in classes], golden["AP"], rtol=1e-9)
+    np.testing.assert_allclose([roc_auc(scores[:, c], truth[:, c]) for c in classes], golden["AUC"], rtol=1e-9)
+    assert mean_average_precision(scores, truth) == pytest.approx(float(golden["mAP"]))
+    assert mean_roc_auc(scores, truth) == pytest.approx(float(golden["mAUC"]))
+    assert d_prime(mean_roc_auc(scores, truth)) == pytest.approx(float(golden["d_prime"]), rel=1e-6)
+    assert accuracy(scores, truth) == pytest.approx(float(golden["accuracy"]))
 
 
 def test_average_precision_equals_scikit_learn_with_and_without_ties() -> None:

@@ -1,13 +1,18 @@
 """A tiny run learns, resumes, and is repeatable; a wrong recipe is refused before any work."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from model.training.finetune import finetune
+from model import checkpoint
+from model.training.bundle import bundle
+from model.training.data import ManifestError, read_manifest
+from model.training.finetune import _follow, finetune, manifest_labels
 from model.training.recipe import Recipe, RecipeError, read_recipe
 
 RECIPES = Path(__file__).parents[3] / "model" / "training" / "recipes"
@@ -88,6 +93,9 @@ def _stopped_after(epochs: int):  # type: ignore[no-untyped-def]
         ("epocs: 3", "epocs"),
         ("epochs: many", "epochs"),
         ("batch: true", "batch"),
+        ("batch: 0", "batch"),
+        ("warmup_share: 1.5", "warmup_share"),
+        ("precision: float8", "precision"),
         ("- a list", "mapping"),
         ("{", "not YAML"),
     ],
@@ -111,3 +119,33 @@ def test_a_recipe_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_committed_recipe_reads(path: Path) -> None:
     assert read_recipe(path).name == path.stem
+
+
+def test_a_run_folder_of_another_recipe_and_a_batch_too_large_are_refused(manifest: Path, tmp_path: Path) -> None:
+    finetune(_recipe(1), manifest, tmp_path, _quiet)
+    with pytest.raises(RecipeError, match="another recipe"):
+        finetune(_recipe(2), manifest, tmp_path, _quiet)
+    with pytest.raises(ManifestError, match="fewer than a batch"):
+        finetune(replace(_recipe(1), batch=64), manifest, tmp_path / "other", _quiet)
+
+
+@pytest.mark.parametrize("fold", [0, 4])
+def test_a_run_becomes_a_checkpoint_whose_card_says_what_was_measured(
+    manifest: Path, tmp_path: Path, fold: int
+) -> None:
+    """With fold 0 nothing is held out; an early version failed on that, after the training."""
+    recipe = replace(_recipe(1), validation_fold=fold)
+    finetune(recipe, manifest, tmp_path / "run", _quiet)
+    bundle(recipe, tmp_path / "run", manifest_labels(read_manifest(manifest)), tmp_path / "tiny")
+    card = checkpoint.load(tmp_path / "tiny").card
+    assert ("Nothing was held out" in card) == (fold == 0)
+    assert "nan" not in card
+
+
+def test_the_average_follows_a_batch_norms_own_averages() -> None:
+    """An early version averaged parameters only, so that a network with batch norm was saved untrained in part."""
+    average, network = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    network(torch.randn(16, 2) + 5)
+    _follow(average, network, 0.9)
+    assert average.running_mean is not None
+    assert average.running_mean.equal(network.running_mean)
