@@ -4,8 +4,8 @@ Exit code 0, or 1 for a failure and 2 for bad usage, with one sentence on stderr
 Modules that import torch are imported where a command needs them, so that `hark --help` and bad usage answer at once.
 """
 
+import errno
 import json
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from server.console import CommandError, print_error, print_table, progress, write_tables
+from server.console import CommandError, discard_output, print_error, print_table, progress, write_out, write_tables
 from server.formats import FORMATS, Writer
 from server.workshop import add_commands
 
@@ -88,7 +88,7 @@ def classify(
     with progress(len(files), "tagging") as advance:
         reports = _reports(files, tag_file, failed, advance)
         for text in write(reports):
-            sys.stdout.write(text)
+            write_out(text)
     if failed:
         raise typer.Exit(FAILURE)
 
@@ -101,7 +101,7 @@ def models(
     """List this machine's models: the bundled ones, the default first, then those pulled."""
     rows = _published_rows() if published else _model_rows()
     if as_json:
-        print(json.dumps(rows, indent=2))
+        write_out(json.dumps(rows, indent=2) + "\n")
     else:
         print_table(list(rows[0]) if rows else ["model"], [[str(value) for value in row.values()] for row in rows])
 
@@ -134,7 +134,10 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and give its exit code; errors are one sentence on stderr."""
     try:
-        return app(list(arguments) or ["--help"], prog_name="hark", standalone_mode=False) or 0
+        code = app(list(arguments) or ["--help"], prog_name="hark", standalone_mode=False) or 0
+        if sys.stdout is not None:
+            write_out("")  # a full disk shows when the rest is flushed
+        return code
     except typer.TyperException as error:
         print_error(error.format_message())
         return BAD_USAGE
@@ -142,7 +145,13 @@ def run(arguments: Sequence[str]) -> int:
         print_error(str(error))
         return FAILURE
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
+        return FAILURE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        discard_output()
+        print_error(f"the result cannot be written: {error.strerror}")  # help and tables are written by libraries
         return FAILURE
 
 

@@ -3,6 +3,7 @@
 Results go to stdout, everything else to stderr. Off a terminal tables are plain text and progress is silent.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +31,31 @@ def print_note(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def write_out(text: str) -> None:
+    """Text on stdout, at once.
+
+    Raises: CommandError where stdout is closed or full; BrokenPipeError where its reader has left.
+    """
+    if sys.stdout is None:
+        raise CommandError("the result cannot be written: stdout is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_output()
+        raise CommandError(f"the result cannot be written: {error.strerror}") from error
+
+
+def discard_output() -> None:
+    """Sends to nowhere what stdout still holds, or Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on stdout."""
-    sys.stdout.write(render_table(columns, rows))
+    write_out(render_table(columns, rows))
 
 
 def render_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

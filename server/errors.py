@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Match, Mount
 
 from model.audio import AudioError, AudioTooLongError, BrokenAudioError, NotAudioError
 from model.checkpoint import CheckpointError
@@ -19,7 +20,6 @@ from model.registry import UnknownModelError
 from server.auth import UnauthorizedError
 from server.disconnect import ClientLeftError
 from server.engine import DeadlineError, EngineClosedError, EngineError, InferenceFailedError, QueueFullError
-from server.metrics import Metrics
 from server.parameters import InvalidParameterError, describe_problems
 from server.schemas import JsonAnswer, TagQuery
 from server.served_models import ServingError
@@ -95,7 +95,7 @@ def answer_error(error: Exception, request: Request) -> JsonAnswer:
         return _body(422, "invalid_input", describe_problems(error.errors(), TagQuery), request_id)
     row = row_of(error)
     status = service.settings.overload_status if isinstance(error, QueueFullError) else row.status
-    _count(error, row, service.metrics)
+    _count(error, row, request)
     if row.status == 500:
         log.error(row.error_type, exc_info=error)
     else:
@@ -122,12 +122,23 @@ def _answer_http(error: HTTPException, request: Request, request_id: str) -> Jso
         sentence = f"there is no {request.method} {request.url.path} here; /docs lists what there is"
         return _body(404, "not_found", sentence, request_id)
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = _allowed_methods(request)
         answer = _body(405, "method_not_allowed", f"{request.url.path} answers {allowed} only", request_id)
         answer.headers["Allow"] = allowed
         return answer
     kind = "internal_error" if error.status_code >= 500 else "invalid_input"
     return _body(error.status_code, kind, str(error.detail), request_id)
+
+
+def _allowed_methods(request: Request) -> str:
+    """The methods of every route with this path; the framework names those of the first one only."""
+    routes = [route for route in request.app.routes if not isinstance(route, Mount)]
+    allowed = [
+        method
+        for method in ("DELETE", "GET", "PATCH", "POST", "PUT")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    return ", ".join(allowed) or "GET"  # what is mounted, the page's files, can only be got
 
 
 def _body(
@@ -141,8 +152,12 @@ def _body(
     return JsonAnswer(content, status, headers)
 
 
-def _count(error: Exception, row: Row, metrics: Metrics) -> None:
+def _count(error: Exception, row: Row, request: Request) -> None:
+    service: Service = request.app.state.service
+    metrics = service.metrics
     reason = error.reason if isinstance(error, QueueFullError) else row.rejected
+    if reason == "draining" and not (service.state == "draining" and request.method == "POST"):
+        reason = None  # a probe, or a request that came too early
     if reason is not None:
         metrics.rejected.labels(reason).inc()
     if row.status == 499:

@@ -14,7 +14,7 @@ from model.pipeline import Tagging, event_rules, window_grid
 from model.scores import TagOptions, logits_to_scores, summarise
 from model.windows import WindowGrid
 from server.disconnect import unless_disconnected
-from server.parameters import InvalidParameterError, parse_parameters
+from server.parameters import InvalidParameterError, Parameters, parse_parameters
 from server.schemas import TagQuery
 from server.served_models import ServedModel
 from server.service import Service
@@ -67,18 +67,17 @@ def check_door(request: Request, model_name: str | None) -> None:
     service.engine.check_room(service.model(model_name).lane)
 
 
-async def receive_query(request: Request, query: TagQuery) -> tuple[TagQuery, Upload]:
-    """Reads the upload, and the form's fields as further parameters; the query's own win.
+async def receive_form(request: Request, kind: type[Parameters]) -> tuple[Parameters, Upload]:
+    """Reads the upload, and the form's fields as further parameters beside the query's, which win.
 
     Raises: InvalidParameterError; UploadError.
     """
     upload = await receive_upload(request, upload_limits(service_of(request)))
     with ExitStack() as failure:
         failure.callback(upload.close)
-        if upload.fields:
-            query = parse_parameters(TagQuery, {**upload.fields, **request.query_params})
+        parameters = parse_parameters(kind, {**upload.fields, **request.query_params})
         failure.pop_all()
-    return query, upload
+    return parameters, upload
 
 
 async def hear(request: Request, upload: Upload, query: TagQuery) -> Heard:

@@ -33,5 +33,7 @@ def _describe(problem: Mapping[str, Any], kind: type[BaseModel] | None) -> str:
     if problem["type"] == "extra_forbidden":
         known = f"; there are: {', '.join(kind.model_fields)}" if kind is not None else ""
         return f"there is no parameter {name!r}{known}"
+    if problem["type"] == "model_type":  # pydantic's own words name our class
+        return f"{name} must be a JSON object"
     message = problem["msg"][:1].lower() + problem["msg"][1:]
     return f"parameter {name!r}: {message}"

@@ -1,14 +1,13 @@
 """Runs the server as a process: ready on its own, drained on the first signal, gone on the second."""
 
 import os
-import sys
-import time
 from types import FrameType
 
 import structlog
 import uvicorn
 
 from server.app import create_app
+from server.console import print_error
 from server.logs import configure_logging
 from server.service import Service
 from server.settings import Settings
@@ -26,7 +25,7 @@ def serve(settings: Settings) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        timeout_graceful_shutdown=1,  # comes after our own drain, and then cancels
     )
     server = DrainingServer(config, app.state.service)
     server.run()
@@ -39,28 +38,28 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service = service
-        self._drain_until: float | None = None
+        self._signalled = False
         service.on_failure = self._give_up
         service.on_ready = self._say_address
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: end the process at once."""
-        if self._drain_until is not None:
+        if self._signalled:
             os._exit(128 + sig)
-        self._drain_until = time.monotonic() + self.service.settings.drain_seconds
+        self._signalled = True
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True ends the main loop."""
-        if self._drain_until is None:
+        if not self._signalled:
             return await super().on_tick(counter)
         self.service.begin_drain()
         idle = not self.server_state.tasks
-        if idle or time.monotonic() > self._drain_until:
+        if idle or not self.service.drain_seconds_left():
             self.should_exit = True
         return await super().on_tick(counter)
 
     def _give_up(self) -> None:
-        print(f"hark: {self.service.failure}", file=sys.stderr)
+        print_error(self.service.failure)
         self.should_exit = True
 
     def _say_address(self) -> None:

@@ -54,10 +54,10 @@ class HuggingFaceParameters(BaseModel):
 
 
 class HuggingFaceRequest(BaseModel):
-    """The task's JSON body: the sound in base64, and parameters."""
+    """The task's JSON body: the sound in base64, and `HuggingFaceParameters`, checked together with the query's."""
 
     inputs: str = Field(description="The bytes of an audio file, in base64.")
-    parameters: HuggingFaceParameters | None = None
+    parameters: dict[str, Any] | None = None
 
 
 class ScoredLabelAnswer(BaseModel):

@@ -1,10 +1,12 @@
 """Loads what is served: a checkpoint, a runtime that passed the checkpoint's golden clip, and its lane in the engine.
 
 ServingError
+├── UnusableDeviceError    this machine, or this torch, has no such device
 ├── RuntimeDriftError      no runtime's logits agree with the golden clip
 └── ModelSettingsError     two models of one name, or a queue too short for a model's window
 """
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,10 @@ GOLDEN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
 class ServingError(Exception):
     """Base of what keeps a model from being served; the message says why in one sentence."""
+
+
+class UnusableDeviceError(ServingError):
+    """The device of the settings does not exist here."""
 
 
 class RuntimeDriftError(ServingError):
@@ -97,10 +103,20 @@ def load_model(name: str, settings: Settings) -> ServedModel:
 
 
 def choose_device(device: str) -> str:
-    """The device that "auto" means here: a GPU where there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """The device that runs models; "auto" means a GPU where there is one.
+
+    Raises: UnusableDeviceError.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if gpus else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UnusableDeviceError(f"there is no device {device!r}; choose auto, cpu, cuda or cuda:1 and so on")
+    if device != "cpu" and not gpus:
+        raise UnusableDeviceError(f"device {device!r} needs a GPU that torch can use, and there is none; choose cpu")
+    if device.startswith("cuda:") and int(device[5:]) >= gpus:
+        raise UnusableDeviceError(f"there is no device {device!r}; the last one is cuda:{gpus - 1}")
+    return device
 
 
 def fake_checkpoint(name: str) -> Checkpoint:

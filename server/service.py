@@ -15,10 +15,12 @@ from typing import Literal, TypeVar
 
 import structlog
 
+from model.checkpoint import CheckpointError
+from model.registry import UnknownModelError
 from server.engine import Engine, EngineLimits
 from server.memory import device_memory_bytes
 from server.metrics import Metrics
-from server.served_models import ServedModel, load_models
+from server.served_models import ServedModel, ServingError, load_models
 from server.settings import Settings
 
 log = structlog.get_logger()
@@ -54,6 +56,8 @@ class Service:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._requests = 0
+        self._cut_off = 0  # requests cancelled before their answer
+        self._drain_until: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="hark-decode")
@@ -76,10 +80,12 @@ class Service:
         started = time.monotonic()
         try:
             models = await asyncio.to_thread(load_models, self.settings)
+        except (ServingError, UnknownModelError, CheckpointError) as error:
+            self._fail(error)
+            return
         except Exception as error:
-            log.exception("models could not be loaded", error=str(error))
-            self.state, self.failure = "failed", str(error)
-            self.on_failure()
+            log.exception("models could not be loaded")
+            self._fail(error)
             return
         for model in models.values():
             self._announce(model)
@@ -88,6 +94,10 @@ class Service:
             self.state = "ready"
             log.info("ready", models=list(models), seconds=round(time.monotonic() - started, 2))
             self.on_ready()
+
+    def _fail(self, error: Exception) -> None:
+        self.state, self.failure = "failed", str(error)
+        self.on_failure()
 
     def _announce(self, model: ServedModel) -> None:
         engine, lane, info = self.engine, model.lane, model.info
@@ -136,6 +146,9 @@ class Service:
         try:
             with self.metrics.inflight_requests.track_inprogress():
                 yield
+        except asyncio.CancelledError:
+            self._cut_off += 1
+            raise
         finally:
             self._requests -= 1
             if self._requests == 0:
@@ -153,23 +166,31 @@ class Service:
     # To the end
 
     def begin_drain(self) -> None:
-        """Turns unready and refuses new work; accepted work goes on."""
-        if self.state != "draining":
+        """Turns unready and refuses new work; accepted work goes on. A failed service stays failed."""
+        if self._drain_until is None:
+            self._drain_until = time.monotonic() + self.settings.drain_seconds
+        if self.state not in ("failed", "draining"):
             self.state = "draining"
             log.info("draining")
         self.engine.close_door()
+
+    def drain_seconds_left(self) -> float:
+        """What is left of the one grace period that accepted work has, from the first `begin_drain` on."""
+        if self._drain_until is None:
+            return self.settings.drain_seconds
+        return max(0.0, self._drain_until - time.monotonic())
 
     async def stop(self) -> None:
         """Finishes accepted work within the grace period, cancels the rest and gives everything back."""
         self.begin_drain()
         await self.wait_until_loaded()
-        finished = await self._wait_until_idle(self.settings.drain_seconds)
+        finished = await self._wait_until_idle(self.drain_seconds_left())
         await asyncio.to_thread(self.engine.stop, 0)
         await self._wait_until_idle(1)  # those whose work was cancelled say so to their callers
         self._threads.shutdown(wait=True)
         for model in self.models.values():
             model.lane.runtime.close()
-        log.info("stopped", all_finished=finished)
+        log.info("stopped", all_finished=finished and not self._cut_off)
 
     async def _wait_until_idle(self, seconds: float) -> bool:
         try:

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 2**20
+VARIABLES_READ_ELSEWHERE = {"HARK_CACHE"}  # model/registry.py
 
 
 def _split(value: object) -> object:
@@ -97,6 +98,15 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "console", "json"] = Field(
         default="auto", description="Log lines for people or for machines; auto writes for people on a terminal."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _variables_are_known(cls, values: object) -> object:
+        known = {f"HARK_{name}".upper() for name in cls.model_fields} | VARIABLES_READ_ELSEWHERE
+        names = sorted(name for name in os.environ if name.upper().startswith("HARK_") and name.upper() not in known)
+        if names:
+            raise ValueError(f"there is no setting {', '.join(names)}; docs/configuration.md lists all")
+        return values
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:

@@ -8,11 +8,13 @@ UploadError (ValueError)
 """
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from email.message import Message
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
+from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
@@ -21,6 +23,7 @@ from starlette.requests import Request
 
 MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries, part headers and the small fields around the file
 MAX_FIELDS = 32
+ENCODED_FILENAME = re.compile(rb"filename\*=utf-8'[^']*'([^;\s]*)", re.IGNORECASE)
 TAIL_BYTES = 1024  # a boundary has at most 70 characters; some clients write a line behind it
 
 
@@ -111,8 +114,8 @@ async def _receive_raw(request: Request, limits: UploadLimits) -> Upload:
 
 
 async def _receive_multipart(request: Request, limits: UploadLimits) -> Upload:
-    body = _counted(request, limits.max_bytes + MULTIPART_OVERHEAD_BYTES, limits.idle_seconds)
-    parser = MultiPartParser(request.headers, _closed(body, _content_type(request)), max_files=1, max_fields=MAX_FIELDS)
+    body = _counted(request, limits.max_bytes, limits.idle_seconds, MULTIPART_OVERHEAD_BYTES)
+    parser = _FormParser(request.headers, _closed(body, _content_type(request)), max_files=1, max_fields=MAX_FIELDS)
     parser.spool_max_size = limits.memory_bytes
     try:
         form = await parser.parse()
@@ -122,8 +125,26 @@ async def _receive_multipart(request: Request, limits: UploadLimits) -> Upload:
     if not isinstance(file, UploadFile):
         await form.close()
         raise BadMultipartError(_no_file_message(form))
+    size = file.size or 0
+    if size > limits.max_bytes:
+        await form.close()
+        raise _too_large(size, limits.max_bytes)
     fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-    return Upload(file.file, file.size or 0, file.filename or "", fields)
+    return Upload(file.file, size, file.filename or "", fields)
+
+
+class _FormParser(MultiPartParser):
+    """Takes a part for a file also where its name comes only as `filename*`, which some clients send."""
+
+    def on_headers_finished(self) -> None:
+        part = self._current_part
+        if part.content_disposition is not None:
+            part.content_disposition = ENCODED_FILENAME.sub(_plain_filename, part.content_disposition)
+        super().on_headers_finished()
+
+
+def _plain_filename(encoded: re.Match[bytes]) -> bytes:
+    return b'filename="' + re.sub(rb'[\x00-\x1f"\\]', b"_", unquote_to_bytes(encoded[1])) + b'"'
 
 
 def _content_type(request: Request) -> Message:
@@ -150,10 +171,12 @@ def _no_file_message(form: FormData) -> str:
     return f"the multipart body has no field 'file' (fields found: {found}); with curl: -F file=@clip.wav"
 
 
-async def _counted(request: Request, max_bytes: int, idle_seconds: float) -> AsyncGenerator[bytes, None]:
-    """The body's chunks, refused as soon as they, or the declared length, pass the limit."""
+async def _counted(
+    request: Request, max_bytes: int, idle_seconds: float, overhead_bytes: int = 0
+) -> AsyncGenerator[bytes, None]:
+    """The body's chunks, refused as soon as they, or the declared length, pass the limit and the overhead."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes:
+    if declared.isdecimal() and int(declared) > max_bytes + overhead_bytes:
         raise _too_large(int(declared), max_bytes)
     size = 0
     chunks = request.stream()
@@ -168,7 +191,7 @@ async def _counted(request: Request, max_bytes: int, idle_seconds: float) -> Asy
         if not chunk:
             return
         size += len(chunk)
-        if size > max_bytes:
+        if size > max_bytes + overhead_bytes:
             raise _too_large(size, max_bytes)
         yield chunk
 

@@ -118,6 +118,7 @@ def finetune(
     run: Annotated[Path | None, typer.Option(help="Folder of the resumable state; by default runs/NAME.")] = None,
 ) -> None:
     """Train a tagger from a recipe and a manifest; the same command goes on after a stop."""
+    from model.checkpoint import require_replaceable
     from model.training.bundle import bundle
     from model.training.data import read_manifest
     from model.training.finetune import finetune as train
@@ -126,6 +127,7 @@ def finetune(
 
     with _as_command_errors():
         chosen = read_recipe(recipe)
+        require_replaceable(out)
         state = run or Path("runs") / chosen.name
         train(chosen, manifest, state, print_note)
         bundle(chosen, state, manifest_labels(read_manifest(manifest)), out)

@@ -33,7 +33,7 @@ async function tagSound(sound, name) {
     ]);
     if (running === mine) showResult({ sound, name, answer: JSON.parse(text), peaks });
   } catch (error) {
-    if (error.name !== "AbortError") showError(error);
+    if (error.name !== "AbortError") showError(error, name);
   } finally {
     if (running === mine) {
       running = null;
@@ -49,10 +49,11 @@ function showBusy(text, share) {
   else $("progress").value = share;
 }
 
-function showError(error) {
+function showError(error, name) {
   const wait = error.retryAfterSeconds ? ` Try again in ${error.retryAfterSeconds} s.` : "";
   const sentence = error.message.replace(/[.\s]*$/, ".");
-  $("error-text").textContent = sentence.charAt(0).toUpperCase() + sentence.slice(1) + wait;
+  const about = name ? `${name}: ` : ""; // the result below may be another sound's
+  $("error-text").textContent = about + sentence.charAt(0).toUpperCase() + sentence.slice(1) + wait;
   $("error-id").textContent = error.requestId ? `Request ${error.requestId}` : "";
   $("key-form").hidden = !(error instanceof ServerError && error.status === 401);
   $("error").hidden = false;

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.pipeline import Tagging
-from server.flow import Heard, check_door, conclude, hear, receive_query, service_of
+from server.flow import Heard, check_door, conclude, hear, receive_form, service_of
 from server.formats import FORMATS, Report, answer
 from server.schemas import ClassifyAnswer, JsonAnswer, TagQuery
 
@@ -34,7 +34,7 @@ BODY: dict[str, Any] = {
 async def classify(request: Request, query: Annotated[TagQuery, Query()]) -> Response:
     """Tag a sound: the clip's top labels, every window's, and events with beginning and end."""
     check_door(request, query.model)
-    query, upload = await receive_query(request, query)
+    query, upload = await receive_form(request, TagQuery)
     heard = await hear(request, upload, query)
     tagging = await conclude(service_of(request), heard, query)
     return render(heard, tagging, query.format, upload.filename)

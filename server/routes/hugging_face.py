@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.scores import clip_scores, logits_to_scores
-from server.flow import Heard, check_door, hear, service_of, upload_limits
+from server.flow import Heard, check_door, hear, receive_form, service_of, upload_limits
 from server.parameters import InvalidParameterError, parse_parameters
 from server.routes.classify import BODY, server_timing
 from server.schemas import HuggingFaceLabel, HuggingFaceParameters, HuggingFaceRequest, JsonAnswer, TagQuery
-from server.uploads import EmptyUploadError, Upload, UploadLimits, media_type, receive_bytes, receive_upload
+from server.uploads import EmptyUploadError, Upload, UploadLimits, media_type, receive_bytes
 
 router = APIRouter()
 
@@ -40,7 +40,7 @@ async def audio_classification(request: Request) -> Response:
     return await _classify(request, None)
 
 
-@router.post("/models/{model}", **ROUTE)
+@router.post("/models/{model:path}", **ROUTE)
 async def audio_classification_with_model(request: Request, model: str) -> Response:
     """Tag a sound with this model, as Hugging Face's inference API does."""
     return await _classify(request, model)
@@ -48,7 +48,7 @@ async def audio_classification_with_model(request: Request, model: str) -> Respo
 
 async def _classify(request: Request, model: str | None) -> Response:
     check_door(request, model)
-    upload, parameters = await _receive(request)
+    parameters, upload = await _receive(request)
     heard = await hear(request, upload, TagQuery(model=model))
     answer = await service_of(request).run_in_thread(rank, heard, parameters)
     return JsonAnswer(answer, headers={"Server-Timing": server_timing(heard.timings.milliseconds())})
@@ -64,18 +64,18 @@ def rank(heard: Heard, parameters: HuggingFaceParameters) -> list[dict[str, Any]
     return [{"label": label.name, "score": float(scores[label.index]), "mid": label.mid} for label in labels]
 
 
-async def _receive(request: Request) -> tuple[Upload, HuggingFaceParameters]:
-    """The sound and the parameters: of the JSON body, or of the query beside raw bytes or a form."""
-    limits = upload_limits(service_of(request))
+async def _receive(request: Request) -> tuple[HuggingFaceParameters, Upload]:
+    """The sound and the parameters: of the JSON body, of a form's fields and of the query."""
     if media_type(request) != "application/json":
-        parameters = parse_parameters(HuggingFaceParameters, request.query_params)
-        return await receive_upload(request, limits), parameters
+        parse_parameters(HuggingFaceParameters, request.query_params)  # refused before the upload is read
+        return await receive_form(request, HuggingFaceParameters)
+    limits = upload_limits(service_of(request))
     max_bytes = min(limits.max_bytes, service_of(request).settings.max_json_bytes)
     body = await receive_bytes(request, UploadLimits(max_bytes, limits.memory_bytes, limits.idle_seconds))
     task, sound = await service_of(request).run_in_thread(_decode, body)
-    given = task.parameters.model_dump(exclude_unset=True) if task.parameters else {}
+    given = task.parameters or {}
     parameters = parse_parameters(HuggingFaceParameters, {**request.query_params, **given})
-    return Upload(BytesIO(sound), len(sound)), parameters
+    return parameters, Upload(BytesIO(sound), len(sound))
 
 
 def _decode(body: bytes) -> tuple[HuggingFaceRequest, bytes]:
@@ -85,7 +85,7 @@ def _decode(body: bytes) -> tuple[HuggingFaceRequest, bytes]:
         raise InvalidParameterError(f"the body is declared as JSON but is none: {error}") from error
     task = parse_parameters(HuggingFaceRequest, values)
     try:
-        sound = base64.b64decode(task.inputs, validate=True)
+        sound = base64.b64decode(task.inputs.encode().translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidParameterError("'inputs' must be the bytes of an audio file in base64") from error
     if not sound:

@@ -12,6 +12,8 @@ from model.checkpoint import Checkpoint
 from model.selective_scan import default_implementation
 from server.runtimes.base import BatchResult, RuntimeInfo
 
+SCAN_PACKAGES = {"cpu": "numba", "cuda": "mamba_ssm"}  # what runs the scan; other implementations go by their name
+
 
 class TorchRuntime:
     """One checkpoint on its device; "bfloat16" and "float16" run the network under autocast, features stay float32."""
@@ -22,7 +24,8 @@ class TorchRuntime:
         self._features = checkpoint.features.to(self._device)
         self._network = checkpoint.network.to(self._device)
         scans = any(isinstance(module, MambaMixer) for module in self._network.modules())
-        scan = default_implementation(self._device) if scans else None
+        implementation = default_implementation(self._device)
+        scan = SCAN_PACKAGES.get(implementation, implementation) if scans else None
         self.info = RuntimeInfo(runtime="torch", precision=precision, device=str(self._device), scan=scan)
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:

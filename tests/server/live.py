@@ -19,14 +19,17 @@ class Live:
     process: subprocess.Popen[str]
 
 
+def hark_environment(**settings: str) -> dict[str, str]:
+    """This process's environment with these settings of Hark and no others."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("HARK_")}
+    return {**others, **{f"HARK_{name}": value for name, value in settings.items()}}
+
+
 @contextmanager
 def live_server(*arguments: str, **settings: str) -> Iterator[Live]:
     """`hark serve` on a free port with settings such as MODELS="a,b"; ended by SIGTERM where it still runs."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("HARK_")},
-        **{f"HARK_{name}": value for name, value in {"RUNTIME": "fake", **settings}.items()},
-    }
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", *arguments]
+    environment = hark_environment(**{"RUNTIME": "fake", **settings})
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     with process:
         try:

@@ -127,6 +127,7 @@ async def test_the_request_id_stands_in_every_log_line(client: httpx.AsyncClient
         ("GET", "/page/../settings.py", 404, "not_found"),
         ("GET", "/classify", 405, "method_not_allowed"),
         ("DELETE", "/health", 405, "method_not_allowed"),
+        ("POST", "/page/main.js", 405, "method_not_allowed"),
     ],
 )
 async def test_the_frameworks_own_errors_have_the_one_body(
@@ -163,3 +164,34 @@ async def test_keys_guard_the_models_but_not_health() -> None:
         for headers in ({"Authorization": "Bearer first"}, {"authorization": "bearer second"}, {"X-API-Key": "second"}):
             assert (await client.post("/classify", content=clip, headers=headers)).status_code == 200
         check_error(await client.get("/models"), 401, "unauthorized")
+
+
+async def test_a_405_names_the_methods_of_every_route_of_the_path(client: httpx.AsyncClient) -> None:
+    """`PUT /` was told "/ answers POST only", though GET gives the page."""
+    response = await client.put("/")
+    assert response.headers["Allow"] == "GET, POST"
+    assert check_error(response, 405, "method_not_allowed") == "/ answers GET, POST only"
+
+
+async def test_only_tagging_refused_by_a_drain_counts_as_rejected_by_it() -> None:
+    """Every probe of /readyz during a slow start counted as a request refused by a drain."""
+    app = create_app(Settings(runtime="fake", models=["fake"]))
+    count = app.state.service.metrics.registry.get_sample_value
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://hark") as client:
+        await client.get("/readyz")
+        await client.post("/classify", content=b"x")
+        assert count("hark_rejected_total", {"reason": "draining"}) is None
+        app.state.service.state = "draining"
+        await client.get("/readyz")
+        await client.post("/classify", content=b"x")
+        assert count("hark_rejected_total", {"reason": "draining"}) == 1
+
+
+async def test_the_pages_files_and_the_document_are_named_in_the_metrics(client: httpx.AsyncClient) -> None:
+    """They counted as "unmatched", among the requests for paths that do not exist."""
+    for path in ("/openapi.json", "/page/main.js", "/page/style.css", "/models"):
+        assert (await client.get(path)).status_code == 200
+    text = (await client.get("/metrics")).text
+    for route, times in (("/openapi.json", 1), ("/page/*", 2), ("/models", 1)):
+        assert f'hark_requests_total{{code="200",route="{route}"}} {times}.0' in text
+    assert "unmatched" not in text

@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import shlex
 import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -63,6 +66,28 @@ def test_a_wrong_setting_in_the_environment_is_named_but_never_shown(
     sentence = capsys.readouterr().err
     assert "port" in sentence
     assert "secret" not in sentence
+
+
+def test_an_unknown_variable_stops_the_start_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """HARK_PROT=1 was accepted without a word, although the documentation said otherwise."""
+    monkeypatch.setenv("HARK_PROT", "1")
+    assert cli.run(["serve"]) == 2
+    sentence = capsys.readouterr().err
+    assert "HARK_PROT" in sentence
+    assert sentence.count("\n") == 1
+
+
+@pytest.mark.parametrize("to", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("command", ["models", "models --json", "classify server/page/samples/dog.ogg"])
+def test_a_result_that_cannot_be_written_is_one_line_and_exit_code_1(command: str, to: str):
+    """A full disk and a closed stdout gave tracebacks."""
+    shell = f"{shlex.quote(sys.executable)} -m server.cli {command} {to}"
+    ended = subprocess.run(shell, shell=True, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("hark: the result cannot be written: ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_json_tells_everything(clip: Path, capsys: pytest.CaptureFixture[str]):

@@ -83,3 +83,34 @@ async def test_bad_raw_bodies(client: httpx.AsyncClient) -> None:
     check_error(await client.post("/", content=b""), 422, "invalid_input")
     check_error(await client.post("/", content=b"noise" * 100), 415, "audio_not_decodable")
     check_error(await client.post("/?function_to_apply=relu", content=CLIP), 422, "invalid_input")
+
+
+async def test_form_fields_are_parameters_too_and_the_query_wins(client: httpx.AsyncClient) -> None:
+    """`-F top_k=1` was ignored without a word."""
+    files = {"file": ("clip.wav", CLIP)}
+    for path in ("/", "/models/other"):
+        assert len((await client.post(path, data={"top_k": "1"}, files=files)).json()) == 1
+        assert len((await client.post(f"{path}?top_k=2", data={"top_k": "1"}, files=files)).json()) == 2
+        sentence = check_error(await client.post(path, data={"topk": "1"}, files=files), 422, "invalid_input")
+        assert sentence == "there is no parameter 'topk'; there are: top_k, function_to_apply"
+
+
+async def test_base64_may_have_line_breaks(client: httpx.AsyncClient) -> None:
+    """`base64 clip.wav` breaks its lines, and was refused."""
+    broken = base64.encodebytes(CLIP).decode().replace("\n", "\r\n")
+    assert (await client.post("/", json={"inputs": broken})).json() == (await client.post("/", content=CLIP)).json()
+
+
+@pytest.mark.parametrize(
+    "task", [{"inputs": INPUTS, "parameters": {"topk": 1}}, {"inputs": INPUTS, "parameters": 1}, []]
+)
+async def test_a_bad_task_is_explained_in_its_own_names(client: httpx.AsyncClient, task: object) -> None:
+    """The sentence named our classes, and for a wrong parameter the names of the body's other fields."""
+    sentence = check_error(await client.post("/", json=task), 422, "invalid_input")
+    assert "HuggingFace" not in sentence
+    assert "topk" not in str(task) or "there are: top_k, function_to_apply" in sentence
+
+
+async def test_a_models_name_may_have_a_slash(client: httpx.AsyncClient) -> None:
+    """`/models/MIT/ast` was no path at all; now it is a model that is not served."""
+    check_error(await client.post("/models/MIT/ast", content=CLIP), 404, "model_not_found")

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from server.app import create_app
 from server.service import Service
@@ -163,3 +164,30 @@ async def test_stopping_cancels_what_takes_too_long() -> None:
             accepted = asyncio.create_task(client.post("/classify", content=LONG))
             await until(lambda: len(fake_runtime(service).calls) > 2)
         check_error(await accepted, 503, "not_ready")
+
+
+async def test_a_request_cut_off_by_the_drain_is_answered_and_not_called_finished() -> None:
+    """The web server cancels what is left; that was answered as a bug, and the log said that all had finished."""
+    app = create_app(Settings(runtime="fake", models=["fake"], drain_seconds=0))
+    service: Service = app.state.service
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with structlog.testing.capture_logs() as lines:
+        async with app.router.lifespan_context(app):
+            await service.wait_until_loaded()
+            scope = {"type": "http", "method": "POST", "path": "/classify", "headers": [], "query_string": b""}
+            uploading = asyncio.create_task(app({**scope, "asgi": {"version": "3.0"}}, receive, send))  # type: ignore[arg-type]
+            await asyncio.sleep(0.05)
+            uploading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await uploading
+    assert sent[0]["status"] == 503
+    assert b"stopped before the request was answered" in sent[1]["body"]
+    assert [line["all_finished"] for line in lines if line["event"] == "stopped"] == [False]

@@ -3,6 +3,8 @@
 import concurrent.futures
 import signal
 import socket
+import subprocess
+import sys
 import time
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from tests.server.harness import check_error, encode, sine
-from tests.server.live import live_server
+from tests.server.live import hark_environment, live_server
 
 pytestmark = [pytest.mark.timeout(90)]
 
@@ -74,6 +76,36 @@ def test_a_caller_who_hangs_up_cancels_the_work() -> None:
             wait_for(lambda: 'hark_windows_total{model="fake"} ' in httpx.get(f"{live.url}/metrics").text)
         wait_for(lambda: "hark_cancelled_total 1.0" in httpx.get(f"{live.url}/metrics").text)
         assert httpx.post(f"{live.url}/classify", content=CLIP).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(("--model", "nope"), "nope"), (("--device", "zzz"), "there is no device 'zzz'")]
+)
+def test_a_failed_start_exits_with_1_and_says_why(arguments: tuple[str, ...], named: str) -> None:
+    """Stopping after a failed load overwrote the state "failed" with "draining", and the process ended with 0."""
+    command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", *arguments]
+    ended = subprocess.run(command, env=hark_environment(), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    said = [line for line in ended.stderr.splitlines() if line.startswith("hark: ")]
+    assert len(said) == 1
+    assert named in said[0]
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_end_of_the_drain_comes_once_and_is_answered() -> None:
+    """Draining waited HARK_DRAIN_SECONDS twice, and who was cut off then got a bare 500 in plain text."""
+    with (
+        live_server(MODELS="fake", FAKE_WINDOW_SECONDS="1", DRAIN_SECONDS="1") as live,
+        concurrent.futures.ThreadPoolExecutor(1) as threads,
+    ):
+        post = threads.submit(httpx.post, f"{live.url}/classify", content=LONG, timeout=60)
+        wait_for(lambda: "hark_inflight_requests 2.0" in httpx.get(f"{live.url}/metrics").text)
+        started = time.monotonic()
+        live.process.send_signal(signal.SIGTERM)
+        check_error(post.result(), 503, "not_ready")
+        assert post.result().headers["Retry-After"]
+        assert time.monotonic() - started < 3
+        assert live.process.wait(10) == 0
 
 
 def wait_for(condition, seconds: float = 10) -> None:  # type: ignore[no-untyped-def]

@@ -17,7 +17,13 @@ from model.registry import build_network
 from server import served_models
 from server.app import create_app
 from server.runtimes.torch_runtime import TorchRuntime
-from server.served_models import ModelSettingsError, RuntimeDriftError, load_models
+from server.served_models import (
+    ModelSettingsError,
+    RuntimeDriftError,
+    UnusableDeviceError,
+    choose_device,
+    load_models,
+)
 from server.settings import Settings
 from tests.server.harness import RATE, encode, sine, started
 
@@ -60,7 +66,7 @@ def test_the_runtime_equals_the_offline_network_alone_and_in_a_batch(folder: Pat
         with torch.inference_mode():
             offline = loaded.network(loaded.features(torch.from_numpy(waveforms[row : row + 1, : lengths[row]])))
         np.testing.assert_allclose(alone, offline[0].numpy(), atol=1e-4)
-    assert runtime.info.scan == "cpu"
+    assert runtime.info.scan == "numba"
 
 
 @pytest.mark.anyio
@@ -79,7 +85,7 @@ async def test_the_server_equals_the_pipeline(folder: Path, seconds: float) -> N
         scores = {label["mid"]: label["score"] for label in got["labels"]}
         for label in wanted.labels:
             assert scores[label.mid] == pytest.approx(label.score, abs=1e-4)
-    assert answer["provenance"]["scan"] == models[0]["scan"] == "cpu"
+    assert answer["provenance"]["scan"] == models[0]["scan"] == "numba"
     assert models[0]["golden_max_abs_diff"] < 1e-4
 
 
@@ -111,6 +117,16 @@ def test_warm_up_teaches_the_cost_model(folder: Path) -> None:
     model = load_models(Settings(models=[str(folder)], device="cpu"))["small-aum"]
     assert model.lane.cost.predict(1, 1) > 0
     assert model.lane.batch_windows == 5
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("zzz", 1), ("cuda:x", 1), ("mps", 1), ("cuda", 0), ("cuda:1", 1)])
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int) -> None:
+    """A wrong device was found out by torch, in its words and with a traceback."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(UnusableDeviceError, match=device):
+        choose_device(device)
+    assert choose_device("auto") == ("cuda" if gpus else "cpu")
 
 
 def test_settings_that_cannot_serve_a_model_are_refused(folder: Path) -> None:

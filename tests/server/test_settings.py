@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from server.settings import Settings
+from server.settings import VARIABLES_READ_ELSEWHERE, Settings
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -54,6 +54,20 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_settings_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings(**values)
+
+
+def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HARK_PROT=1 was accepted, and the server listened on the default port."""
+    monkeypatch.setenv("HARK_CACHE", "/tmp")
+    Settings()
+    monkeypatch.setenv("HARK_PROT", "1")
+    with pytest.raises(ValidationError, match="there is no setting HARK_PROT"):
+        Settings()
+
+
+def test_variables_read_elsewhere_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    assert all(f"| `{name}` |" in text for name in VARIABLES_READ_ELSEWHERE)
 
 
 def test_a_gpu_gets_larger_batches_by_default() -> None:
