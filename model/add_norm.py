@@ -6,11 +6,11 @@ On a fast matrix unit (bfloat16 with AMX) torch's separate operators would cost 
 import torch
 from torch import Tensor, nn
 
-from model.cpu_operator import cpu_operator
-from model.cpu_threads import run_slices, slice_count
+from model.cpu_threads import WORTH_A_SLICE, run_slices, slice_count
 from model.kernel_arrays import STORED, as_array
 from model.norm_kernels import add_rms_norm_rows
 from model.simd import LANES
+from model.torch_operator import torch_operator
 
 
 def add_rms_norm(h: Tensor, residual: Tensor, norm: nn.RMSNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def add_rms_norm(h: Tensor, residual: Tensor, norm: nn.RMSNorm, dtype: torch.dty
     return norm(summed).to(dtype), summed
 
 
-@cpu_operator("hark::add_rms_norm")
+@torch_operator("hark::add_rms_norm")
 def _add_rms_norm_op(
     h: Tensor, residual: Tensor, weight: Tensor, epsilon: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def _add_rms_norm_op(
     def add_and_norm(_: int, first: int, last: int) -> None:
         add_rms_norm_rows(*read, scale, epsilon, *written, first, last)
 
-    run_slices(add_and_norm, rows, slice_count(rows))
+    run_slices(add_and_norm, rows, slice_count(rows, 1 + WORTH_A_SLICE // h.shape[-1]))
     return normed, summed
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.conv_kernels import conv_backward, conv_forward
-from model.cpu_operator import cpu_operator
-from model.cpu_threads import run_slices, slice_count
+from model.cpu_threads import WORTH_A_SLICE, run_slices, slice_count
 from model.kernel_arrays import as_array, channel_vector, channels_last, common_dtype
 from model.simd import LANES
+from model.torch_operator import torch_operator
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False) -> Tensor:
@@ -75,13 +75,17 @@ def _weight_rows(weight: Tensor) -> Tensor:
     return functional.pad(rows, (0, -rows.shape[1] % LANES)).contiguous()
 
 
-@cpu_operator("hark::causal_conv")
+@torch_operator("hark::causal_conv")
 def _conv_op(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     rows = channels_last(x, common_dtype(x))
     out = torch.empty_like(rows)
     arrays = [as_array(tensor) for tensor in (rows, _weight_rows(weight), channel_vector(bias, len(bias)), out)]
+
+    def convolve(_: int, first: int, last: int) -> None:
+        conv_forward(*arrays, reverse, first, last)
+
     items = rows.shape[0] * rows.shape[1]
-    run_slices(lambda _, first, last: conv_forward(*arrays, reverse, first, last), items, slice_count(items))
+    run_slices(convolve, items, slice_count(items, 1 + WORTH_A_SLICE // rows.shape[2]))
     return out[..., : x.shape[1]].to(x.dtype).transpose(1, 2)
 
 
@@ -96,7 +100,7 @@ def _padded_rows(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return x.new_empty(batch, length, width + -width % LANES, dtype=dtype)[..., :width].transpose(1, 2)
 
 
-@cpu_operator("hark::causal_conv_backward")
+@torch_operator("hark::causal_conv_backward")
 def _conv_backward_op(out_grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> list[Tensor]:
     """Gradients of (x, weight, bias), float32."""
     rows, gradient = channels_last(x, torch.float32), channels_last(out_grad, torch.float32)

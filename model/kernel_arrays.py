@@ -11,11 +11,11 @@ from torch.nn import functional
 from model.simd import LANES
 
 STORED = (torch.float32, torch.bfloat16)
-"""What kernels read and write directly."""
+"""What the kernels read and write directly."""
 
 
 def common_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """The dtype that the tensors share, if kernels can read it; else float32."""
+    """The dtype that the tensors share, if the kernels can read it; else float32."""
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
     return dtypes.pop() if len(dtypes) == 1 and dtypes <= set(STORED) else torch.float32
 
@@ -29,9 +29,11 @@ def channels_last(tensor: Tensor, dtype: torch.dtype, multiple: int = LANES) -> 
 
 def channel_vector(tensor: Tensor | None, width: int) -> Tensor:
     """(D,) or nothing (zeros) → (D',) float32, D' padded with zeros to whole vectors."""
+    padding = -width % LANES
     if tensor is None:
-        return torch.zeros(width + -width % LANES)
-    return functional.pad(tensor.detach().to(torch.float32), (0, -width % LANES)).contiguous()
+        return torch.zeros(width + padding)
+    vector = tensor.detach().to(torch.float32)
+    return functional.pad(vector, (0, padding)) if padding else vector.contiguous()
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from model.cpu_operator import cpu_operator
 from model.cpu_threads import run_slices, slice_count
 from model.kernel_arrays import as_array, channel_vector, channels_last, common_dtype
 from model.scan_gradients import Gradients, scan_backward
 from model.scan_kernels import CHUNK, GROUP, Inputs, Options, scan_forward
 from model.simd import LANES, LOG2E
+from model.torch_operator import torch_operator
 
 
 class Arguments(NamedTuple):
@@ -55,7 +54,7 @@ def cpu_scan(
     return _scan_op(*tensors, delta_softplus, reverse, keep)[0]
 
 
-@cpu_operator("hark::selective_scan")
+@torch_operator("hark::selective_scan")
 def _scan_op(
     u: Tensor,
     delta: Tensor,
@@ -105,9 +104,12 @@ def _kernel_inputs(arguments: Arguments, dtype: torch.dtype) -> list[Tensor]:
 
 def _rates(A: Tensor, A_reverse: Tensor | None) -> Tensor:
     """A of each direction (D, N) → (directions, N', D') float32, times log2(e), padded with zeros."""
+    width, states = A.shape
     directions = [A] if A_reverse is None else [A, A_reverse]
-    rates = torch.stack([rate.detach().to(torch.float32).T * LOG2E for rate in directions])
-    return functional.pad(rates, (0, -rates.shape[2] % LANES, 0, -rates.shape[1] % GROUP)).contiguous()
+    rates = torch.zeros(len(directions), states + -states % GROUP, width + -width % LANES)
+    for padded, rate in zip(rates, directions, strict=True):
+        torch.mul(rate.detach().to(torch.float32).T, LOG2E, out=padded[:states, :width])
+    return rates
 
 
 def _states_shape(rows: Tensor, rates: Tensor) -> tuple[int, ...]:
@@ -142,7 +144,7 @@ def _empty_rows(u: Tensor, dtype: torch.dtype) -> Tensor:
     return u.new_empty(batch, length, width + -width % LANES, dtype=dtype)
 
 
-@cpu_operator("hark::selective_scan_backward")
+@torch_operator("hark::selective_scan_backward")
 def _scan_backward_op(
     out_grad: Tensor,
     u: Tensor,

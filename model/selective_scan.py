@@ -106,7 +106,12 @@ def default_implementation(device: torch.device | str) -> str:
     """The implementation that "auto" means on a device."""
     if torch.device(device).type == "cpu":
         return "cpu"
-    return "cuda" if _installed("mamba_ssm") else "triton"
+    return "cuda" if _installed("mamba_ssm") and _installed("selective_scan_cuda") else "triton"
+
+
+def reads_steps_together(device: torch.device) -> bool:
+    """Whether the device's scan is fastest with steps side by side in memory, rather than channels."""
+    return default_implementation(device) == "cuda"
 
 
 def _check_shapes(

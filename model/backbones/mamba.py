@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.causal_conv import causal_conv
-from model.selective_scan import bidirectional_scan, selective_scan
+from model.selective_scan import bidirectional_scan, reads_steps_together, selective_scan
 
 Variant = Literal["none", "v1", "v2"]
 
@@ -106,11 +106,8 @@ class StepProjection(nn.Linear):
 
 
 def _project(x: Tensor, weight: Tensor) -> Tensor:
-    """Tokens (B, L, D) by a weight (E, D) → (B, E, L): steps side by side in memory on CUDA, channels elsewhere.
-
-    The device's scan reads it so, and the product writes either layout at the same cost.
-    """
-    if x.device.type == "cuda":
+    """Tokens (B, L, D) by a weight (E, D) → (B, E, L), laid out as the scan reads it at no cost to the product."""
+    if reads_steps_together(x.device):
         flat = weight @ x.flatten(0, 1).T  # (E, B L)
         return flat.unflatten(1, x.shape[:2]).transpose(0, 1)
     return functional.linear(x, weight).transpose(1, 2)

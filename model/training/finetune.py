@@ -211,8 +211,8 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     with torch.no_grad():
         for old, new in zip(average.parameters(), network.parameters(), strict=True):
             old.lerp_(new, 1 - decay)
-        for old, new in zip(average.buffers(), network.buffers(), strict=True):  # a batch norm's own averages
-            old.copy_(new)
+        for kept, latest in zip(average.buffers(), network.buffers(), strict=True):  # a batch norm's own averages
+            kept.copy_(latest)
 
 
 def _save(run: Run, identity: str, path: Path) -> None:
