@@ -35,9 +35,12 @@ format:  ## format and mend what ruff can mend
 	$(PYTHON_IN_VENV) -m ruff format .
 	$(PYTHON_IN_VENV) -m ruff check --fix .
 
-bench:  ## time the bundled models on this machine, without a server
-	@.ci/install
+bench:  ## time the bundled models, the scan and AuM against AST on this machine (some ten minutes; docs/benchmarks.md)
+	@.ci/install load
 	$(PYTHON_IN_VENV) -m server.cli bench
+	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_scan
+	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_network
+	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_tokens
 
 load:  ## load-test the served models and print a table (URL= names a running server, else one is started)
 	@.ci/install load

@@ -9,7 +9,6 @@ Apache-2.0).
 
 import importlib.util
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,6 +17,8 @@ from torch.nn import functional
 from model.scan_cpu import cpu_scan
 
 IMPLEMENTATIONS = ("cuda", "triton", "cpu", "reference")
+
+_HAS_MAMBA_SSM = all(importlib.util.find_spec(name) for name in ("mamba_ssm", "selective_scan_cuda"))
 
 Scan = Callable[..., Tensor]
 """(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse) → out."""
@@ -97,16 +98,11 @@ def _implementation(u: Tensor, name: str) -> Scan:
     raise ValueError(f"unknown implementation {name!r}; choose from {', '.join(('auto', *IMPLEMENTATIONS))}")
 
 
-@cache
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
 def default_implementation(device: torch.device | str) -> str:
     """The implementation that "auto" means on a device."""
     if torch.device(device).type == "cpu":
         return "cpu"
-    return "cuda" if _installed("mamba_ssm") and _installed("selective_scan_cuda") else "triton"
+    return "cuda" if _HAS_MAMBA_SSM else "triton"
 
 
 def reads_steps_together(device: torch.device) -> bool:

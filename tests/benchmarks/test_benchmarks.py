@@ -1,0 +1,58 @@
+"""The benchmark scripts run, and what they compare computes the same."""
+
+import sys
+
+import pytest
+import torch
+
+from model.backbones.aum_model import AuM, AuMConfig
+from model.selective_scan import selective_scan
+from tests.benchmarks import bench_network, bench_scan, bench_tokens
+from tests.benchmarks.reference_scans import loop_scan, mamba_reference_scan
+
+
+@pytest.mark.parametrize("scan", [loop_scan, mamba_reference_scan])
+def test_other_scans_compute_the_same(scan):
+    inputs = bench_scan.make_inputs(width=16, states=4, length=20)
+    torch.testing.assert_close(scan(**inputs), selective_scan(**inputs, delta_softplus=True), atol=1e-5, rtol=1e-5)
+
+
+def test_the_network_with_the_reference_scan_computes_the_same():
+    network = AuM(AuMConfig(classes=3, mels=32, frames=64, width=32, depth=2)).eval()
+    log_mel = torch.randn(1, 64, 32)
+    with torch.inference_mode():
+        runs = bench_network.candidates(network, log_mel)
+        expected = runs["float32"]()
+        torch.testing.assert_close(runs["float32, mamba_ssm's reference scan"](), expected, atol=1e-4, rtol=1e-4)
+        assert runs["float32 products"]().shape == runs["bfloat16 products"]().shape == expected.shape
+
+
+def test_bench_scan_runs(tmp_path, monkeypatch):
+    out = tmp_path / "scan.json"
+    sizes = ["--rounds", "1", "--length", "9", "--width", "16", "--states", "4", "--longest", "512"]
+    monkeypatch.setattr(sys, "argv", ["bench_scan", *sizes, "--out", str(out)])
+    bench_scan.main()
+    assert out.exists()
+
+
+def test_bench_network_runs(tmp_path, monkeypatch):
+    out = tmp_path / "network.json"
+    sizes = ["--size", "tiny", "--depth", "1", "--frames", "32", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench_network", *sizes, "--out", str(out)])
+    bench_network.main()
+    assert out.exists()
+
+
+def test_bench_tokens_runs(tmp_path, monkeypatch):
+    point = {"seconds": 1.0, "peak_bytes": 1.0}
+    monkeypatch.setattr(bench_tokens, "measure_both", lambda *arguments: {"aum": point, "ast": point})
+    monkeypatch.setattr(sys, "argv", ["bench_tokens", "--tokens", "8", "16", "--out", str(tmp_path)])
+    bench_tokens.main()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
+
+
+@pytest.mark.parametrize("name", bench_tokens.NETWORKS)
+def test_a_point_is_measured(name):
+    point = bench_tokens.measure(bench_tokens.make_network(name, "tiny", 8), 8)
+    assert point["seconds"] > 0
+    assert point["peak_bytes"] >= 0
