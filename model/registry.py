@@ -32,6 +32,7 @@ BACKBONES: dict[str, Backbone] = {
     "ast": Backbone("model.backbones.ast_model", "AST", "ASTConfig"),
     "ssast": Backbone("model.backbones.ssast_model", "SSAST", "SSASTConfig"),
     "ssam": Backbone("model.backbones.ssam_model", "SSAM", "SSAMConfig"),
+    "cnn": Backbone("model.backbones.cnn_model", "CNN", "CNNConfig"),
 }
 
 

@@ -34,12 +34,13 @@ def added(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Do what the page says: a module, a registry line, a converter."""
     network, line, converter, row = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     folder = tmp_path_factory.mktemp("added")
-    _load_module("model.backbones.cnn_model", network, folder)
+    _load_module("model.backbones.dscnn_model", network, folder)
     exec(line, {"BACKBONES": BACKBONES, "Backbone": Backbone})
-    _load_module("model.convert.cnn", converter, folder)
-    exec(row, {"FORMATS": FORMATS, "Format": Format, "cnn": sys.modules["model.convert.cnn"]})
+    _load_module("model.convert.dscnn", converter, folder)
+    exec(row, {"FORMATS": FORMATS, "Format": Format, "dscnn": sys.modules["model.convert.dscnn"]})
     yield
-    del BACKBONES["cnn"], FORMATS["cnn"], sys.modules["model.backbones.cnn_model"], sys.modules["model.convert.cnn"]
+    del BACKBONES["dscnn"], FORMATS["dscnn"]
+    del sys.modules["model.backbones.dscnn_model"], sys.modules["model.convert.dscnn"]
 
 
 def _published(folder: Path, **more: torch.Tensor) -> Path:
@@ -67,9 +68,9 @@ def test_the_added_backbone_converts_loads_and_tags(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("mid,display_name\n/m/0bt9lr,Dog\n/m/09x0r,Speech\n/m/06mb1,Rain\n")
     flags = Flags(labels=tmp_path / "labels.csv", dataset="audioset")
     path = _published(tmp_path, **{"teacher.weight": torch.zeros(3)})
-    converted = convert_checkpoint("cnn", path, tmp_path / "cnn", flags)
+    converted = convert_checkpoint("dscnn", path, tmp_path / "dscnn", flags)
     assert converted.left_out == ("teacher.weight",)
-    loaded = checkpoint.load(tmp_path / "cnn")
+    loaded = checkpoint.load(tmp_path / "dscnn")
     tagging = tag(np.random.default_rng(0).standard_normal(24000).astype(np.float32), loaded, top_k=3)
     assert len(tagging.windows) == 2
     assert {scored.label for scored in tagging.labels} == {"Dog", "Speech", "Rain"}
@@ -77,4 +78,4 @@ def test_the_added_backbone_converts_loads_and_tags(tmp_path: Path) -> None:
 
 def test_a_tensor_that_the_table_does_not_name_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TensorMismatchError, match="surprise"):
-        convert_checkpoint("cnn", _published(tmp_path, surprise=torch.zeros(3)), tmp_path / "cnn")
+        convert_checkpoint("dscnn", _published(tmp_path, surprise=torch.zeros(3)), tmp_path / "dscnn")

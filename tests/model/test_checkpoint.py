@@ -106,7 +106,7 @@ def _change_config(folder: Path, **changes: object) -> None:
     [
         ({"format": 99}, "format"),
         ({"surprise": 1}, "surprise"),
-        ({"backbone": "cnn"}, "cnn"),
+        ({"backbone": "resnet"}, "resnet"),
         ({"backbone_config": {**SIZES, "colour": 1}}, "colour"),
         ({"backbone_config": {"width": 16}}, "classes"),
         ({"features": {"kind": "fbank"}}, "frames"),

@@ -33,7 +33,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
 
 def test_an_unknown_backbone_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownModelError, match="aum"):
-        build_network("cnn", {})
+        build_network("resnet", {})
 
 
 def test_every_backbone_is_where_the_registry_says() -> None:
