@@ -1,12 +1,13 @@
 # What people do with Hark every day. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu check format bench load openapi picture constraints clean
+.PHONY: help serve test test-gpu check format bench bench-gpu load openapi picture constraints clean
 
 export VENV ?= .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
 PORT ?= 8000
 HOST ?= 127.0.0.1
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +42,10 @@ bench:  ## time the bundled models, the scan and AuM against AST on this machine
 	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_scan
 	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_network
 	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_tokens
+
+bench-gpu:  ## measure scan, networks, features, lengths and training on a GPU: one short table last (docs/benchmarks.md)
+	@.ci/install load
+	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_gpu $(BENCH_ARGS)
 
 load:  ## load-test the served models and print a table (URL= names a running server, else one is started)
 	@.ci/install load

@@ -1,5 +1,7 @@
 """The benchmark scripts run, and what they compare computes the same."""
 
+import dataclasses
+import json
 import sys
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from model.backbones.aum_model import AuM, AuMConfig
 from model.selective_scan import selective_scan
-from tests.benchmarks import bench_network, bench_scan, bench_tokens
+from tests.benchmarks import bench_gpu, bench_network, bench_scan, bench_tokens
 from tests.benchmarks.reference_scans import loop_scan, mamba_reference_scan
 
 
@@ -56,3 +58,25 @@ def test_a_point_is_measured(name):
     point = bench_tokens.measure(bench_tokens.make_network(name, "tiny", 8), 8)
     assert point["seconds"] > 0
     assert point["peak_bytes"] >= 0
+
+
+def test_bench_gpu_rehearses_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "gpu.json"
+    for sections in (["scan", "tokens"], ["scan", "networks", "features", "training"]):
+        monkeypatch.setattr(sys, "argv", ["bench_gpu", "--rehearse", "--out", str(out), "--sections", *sections])
+        monkeypatch.setattr(bench_gpu, "REHEARSAL", SMALLEST)
+        bench_gpu.main()
+    printed = capsys.readouterr().out
+    assert printed.count("scan cpu") == 1, "the second run measured again what the file held"
+    assert set(json.loads(out.read_text())) == set(bench_gpu.SECTIONS)
+    assert "64 tokens" in printed.splitlines()[-1]
+
+
+SMALLEST = dataclasses.replace(bench_gpu.REHEARSAL, networks=(("aum", "tiny"), ("ast", "tiny")), batches=(1,))
+
+
+def test_bench_gpu_refuses_a_machine_without_one(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench_gpu", "--device", "cpu"])
+    with pytest.raises(SystemExit):
+        bench_gpu.main()
+    assert "no CUDA device" in capsys.readouterr().err
