@@ -1,7 +1,9 @@
-"""How well scores agree with labels: macro average precision, and top-1 among a data set's own classes."""
+"""Predictions → how good they are: over all classes, per class, and as probabilities."""
 
 import math
-from statistics import NormalDist
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,85 +11,167 @@ from torch import Tensor, nn
 
 from model.features import LogMel
 from model.training.augment import place
-from model.training.data import Clip
+from model.training.metrics import (
+    Calibration,
+    accuracy,
+    at_thresholds,
+    average_precision,
+    best_label_calibration,
+    best_label_right,
+    calibration,
+    d_prime,
+    esc50_top1,
+    mean_average_precision,
+    mean_defined,
+    mean_roc_auc,
+    per_class,
+    roc_auc,
+)
+from model.training.predictions import Predictions
 
-ESC50_WITHOUT_LABEL = {"drinking_sipping", "washing_machine", "can_opening"}
-"""ESC-50 classes that have no AudioSet label of their own."""
+__all__ = [
+    "MEASURES",
+    "Evaluation",
+    "LabelMeasures",
+    "clip_logits",
+    "esc50_top1",
+    "evaluate",
+    "mean_average_precision",
+    "mean_roc_auc",
+    "to_rows",
+]
 
-
-def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the precision-recall steps of one class, ties counted together; scores and positive are (clips,).
-
-    The definition of scikit-learn's `average_precision_score`. NaN where there is no positive.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, truth = scores[order], positive[order].astype(bool)
-    last_of_tie = np.append(np.nonzero(np.diff(ranked))[0], len(ranked) - 1)
-    hits = np.cumsum(truth)[last_of_tie]
-    precision = hits / (last_of_tie + 1)
-    gained = np.diff(hits, prepend=0)
-    return float((precision * gained).sum() / truth.sum()) if truth.any() else float("nan")
-
-
-def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Macro mean of average precision over the classes that have a positive; scores and truth are (clips, C)."""
-    values = [average_precision(scores[:, c], truth[:, c]) for c in range(scores.shape[1])]
-    return float(np.nanmean(values))
-
-
-def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive clip of one class scores higher than a negative one, ties counting half; (clips,) each.
-
-    NaN where there are no positives or no negatives.
-    """
-    truth = positive.astype(bool)
-    hits, misses = int(truth.sum()), int((~truth).sum())
-    if not hits or not misses:
-        return float("nan")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # tied scores share their mean rank
-    return float((ranks[truth].sum() - hits * (hits + 1) / 2) / (hits * misses))
-
-
-def mean_roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Macro mean of `roc_auc` over the classes where it is defined; scores and truth are (clips, C)."""
-    return float(np.nanmean([roc_auc(scores[:, c], truth[:, c]) for c in range(scores.shape[1])]))
-
-
-def d_prime(mean_auc: float) -> float:
-    """Distance of two unit normals with this area under the curve: sqrt(2) times its normal quantile."""
-    return math.sqrt(2) * NormalDist().inv_cdf(mean_auc)
+MEASURES = {
+    "map": "mean average precision (mAP)",
+    "mauc": "mean area under the ROC curve (mAUC)",
+    "d_prime": "d-prime",
+    "accuracy": "accuracy",
+    "best_label_right": "best label is one of the clip's",
+    "esc50_top1": "top-1 among ESC-50's labelled classes",
+    "f1": "mean F1 at the thresholds",
+    "calibration_error": "calibration error, every score",
+    "best_label_calibration_error": "calibration error, best label",
+}
+"""What is measured over all classes, in the order in which it is told."""
 
 
-def accuracy(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Share of clips whose best score is that of their (first) label; scores and truth are (clips, C)."""
-    return float(np.mean(scores.argmax(1) == truth.argmax(1)))
+@dataclass(frozen=True)
+class LabelMeasures:
+    """One class: how many clips have it, its ranking measures, and what its threshold gives; NaN where undefined."""
+
+    mid: str
+    label: str
+    clips: int
+    average_precision: float
+    roc_auc: float
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
 
 
-def esc50_top1(scores: np.ndarray, clips: list[Clip], mids: list[str]) -> float:
-    """Share of ESC-50 clips whose best-scored class, among ESC-50's own, is theirs; scores are (clips, C).
+@dataclass(frozen=True)
+class Evaluation:
+    """All measures of one checkpoint or ensemble; `measures` has only those of MEASURES that these clips can tell."""
 
-    A class is its first AudioSet label; classes without one are left out.
-    """
-    kept = [i for i, clip in enumerate(clips) if clip.category and clip.category not in ESC50_WITHOUT_LABEL]
-    if not kept:
-        return float("nan")
-    own = sorted({clips[i].mids[0] for i in kept})
-    columns = [mids.index(mid) for mid in own]
-    best = scores[np.ix_(kept, columns)].argmax(1)
-    return float(np.mean([own[b] == clips[i].mids[0] for b, i in zip(best, kept, strict=True)]))
+    name: str
+    clips: int
+    unreadable: int
+    measures: dict[str, float]
+    labels: tuple[LabelMeasures, ...]
+    every_score: Calibration
+    best_label: Calibration
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Labels without a clip, which no mean counts."""
+        return tuple(row.label for row in self.labels if not row.clips)
+
+
+def evaluate(predictions: Predictions) -> Evaluation:
+    """Measure predictions; accuracy only where every clip has exactly one label."""
+    scores, truth = predictions.scores, predictions.truth
+    rows = _label_measures(predictions)
+    every_score, best_label = calibration(scores, truth), best_label_calibration(scores, truth)
+    mauc = mean_defined(np.array([row.roc_auc for row in rows]))
+    measures = {
+        "map": mean_defined(np.array([row.average_precision for row in rows])),
+        "mauc": mauc,
+        "d_prime": d_prime(mauc),
+        "accuracy": accuracy(scores, truth) if (truth.sum(1) == 1).all() else math.nan,
+        "best_label_right": best_label_right(scores, truth),
+        "esc50_top1": esc50_top1(scores, predictions.clips, list(predictions.labels.mids)),
+        "f1": mean_defined(np.array([row.f1 for row in rows])),
+        "calibration_error": every_score.error,
+        "best_label_calibration_error": best_label.error,
+    }
+    return Evaluation(
+        name=predictions.name,
+        clips=len(predictions.clips),
+        unreadable=len(predictions.unreadable),
+        measures={name: value for name, value in measures.items() if not math.isnan(value)},
+        labels=rows,
+        every_score=every_score,
+        best_label=best_label,
+    )
+
+
+def _label_measures(predictions: Predictions) -> tuple[LabelMeasures, ...]:
+    scores, truth, thresholds = predictions.scores, predictions.truth, predictions.threshold_values
+    decisions = at_thresholds(scores, truth, thresholds)
+    columns = (
+        truth.sum(0),
+        per_class(average_precision, scores, truth),
+        per_class(roc_auc, scores, truth),
+        thresholds,
+        decisions.precision,
+        decisions.recall,
+        decisions.f1,
+    )
+    values = zip(*(column.tolist() for column in columns), strict=True)
+    return tuple(
+        LabelMeasures(label.mid, label.name, *row) for label, row in zip(predictions.labels, values, strict=True)
+    )
+
+
+def to_rows(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything as plain JSON values; what is undefined or infinite becomes None."""
+    return {
+        "name": evaluation.name,
+        "clips": evaluation.clips,
+        "unreadable": evaluation.unreadable,
+        "measures": _finite(evaluation.measures),
+        "absent_labels": list(evaluation.absent),
+        "labels": [_finite(asdict(row)) for row in evaluation.labels],
+        "calibration": {
+            "every_score": _bins(evaluation.every_score),
+            "best_label": _bins(evaluation.best_label),
+        },
+    }
+
+
+def _bins(measured: Calibration) -> list[dict[str, Any]]:
+    rows = zip(measured.counts.tolist(), measured.mean_score.tolist(), measured.share_right.tolist(), strict=True)
+    return [_finite({"count": count, "mean_score": mean, "share_right": right}) for count, mean, right in rows]
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def clip_logits(
     network: nn.Module, features: LogMel, waveforms: list[Tensor], samples: int, batch: int = 32
 ) -> np.ndarray:
     """Logits (clips, C) of each clip's first window of `samples`."""
+    device = next(network.parameters()).device
     result = []
     with torch.inference_mode():
         for start in range(0, len(waveforms), batch):
             chosen = waveforms[start : start + batch]
             placed = [place(waveform, samples, None) for waveform in chosen]
-            lengths = torch.tensor([length for _, length in placed])
-            windows = torch.stack([waveform for waveform, _ in placed])
+            lengths = torch.tensor([length for _, length in placed]).to(device)
+            windows = torch.stack([waveform for waveform, _ in placed]).to(device)
             result.append(network(features(windows, lengths)).float().cpu().numpy())
     return np.concatenate(result)

@@ -1,60 +1,51 @@
-"""Metrics equal scikit-learn's and the golden case."""
+"""All measures of predictions, per label and over all, and what is undefined is left out or None."""
 
-from pathlib import Path
+import json
+import math
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import precision_recall_fscore_support
 
-from model.training.data import Clip
-from model.training.evaluate import (
-    accuracy,
-    average_precision,
-    d_prime,
-    esc50_top1,
-    mean_average_precision,
-    mean_roc_auc,
-    roc_auc,
-)
-
-FIXTURES = Path(__file__).parents[2] / "fixtures"
+from model.training.evaluate import evaluate, to_rows
+from tests.model.training.judged import DOG, RAIN, predictions
 
 
-def test_the_golden_case() -> None:
-    golden = load_file(FIXTURES / "metrics.safetensors")
-    scores, truth = golden["predictions"], golden["targets"]
-    classes = range(scores.shape[1])
-    np.testing.assert_allclose([average_precision(scores[:, c], truth[:, c]) for c in classes], golden["AP"], rtol=1e-9)
-    np.testing.assert_allclose([roc_auc(scores[:, c], truth[:, c]) for c in classes], golden["AUC"], rtol=1e-9)
-    assert mean_average_precision(scores, truth) == pytest.approx(float(golden["mAP"]))
-    assert mean_roc_auc(scores, truth) == pytest.approx(float(golden["mAUC"]))
-    assert d_prime(mean_roc_auc(scores, truth)) == pytest.approx(float(golden["d_prime"]), rel=1e-6)
-    assert accuracy(scores, truth) == pytest.approx(float(golden["accuracy"]))
-
-
-def test_average_precision_equals_scikit_learn_with_and_without_ties() -> None:
+def test_labels_are_measured_at_their_own_thresholds_as_scikit_learn_does() -> None:
     random = np.random.default_rng(0)
-    for decimals in (1, 8):
-        for _ in range(20):
-            scores = random.random(50).round(decimals)
-            positive = random.random(50) < 0.3
-            positive[0] = True
-            assert average_precision(scores, positive) == pytest.approx(average_precision_score(positive, scores))
+    scores, truth = random.random((60, 3)), random.random((60, 3)) < 0.3
+    evaluation = evaluate(predictions(scores, truth, thresholds={DOG: 0.2}))
+    assert [row.threshold for row in evaluation.labels] == [0.2, 0.5, 0.5]
+    heard = scores.astype(np.float32) >= np.array([0.2, 0.5, 0.5])
+    expected = precision_recall_fscore_support(truth, heard, zero_division=0.0)
+    for name, values in zip(("precision", "recall", "f1", "clips"), expected, strict=True):
+        np.testing.assert_allclose([getattr(row, name) for row in evaluation.labels], values)
+    assert evaluation.measures["f1"] == pytest.approx(expected[2].mean())
 
 
-def test_classes_without_positives_do_not_count() -> None:
-    truth = np.array([[1, 0], [0, 0]])
-    assert mean_average_precision(np.array([[0.9, 0.1], [0.1, 0.2]]), truth) == 1.0
+def test_accuracy_is_measured_only_where_every_clip_has_one_label() -> None:
+    scores = [[0.9, 0.1, 0.0], [0.2, 0.6, 0.1], [0.7, 0.6, 0.1]]
+    single = evaluate(predictions(scores, [[1, 0, 0], [0, 1, 0], [0, 1, 0]]))
+    assert single.measures["accuracy"] == pytest.approx(2 / 3)
+    several = evaluate(predictions(scores, [[1, 0, 0], [1, 1, 0], [0, 1, 0]]))
+    assert "accuracy" not in several.measures
+    assert several.measures["best_label_right"] == pytest.approx(2 / 3)
 
 
-def test_top1_compares_only_the_data_sets_own_classes() -> None:
-    mids = ["/m/speech", "/m/dog", "/m/rain"]
-    clips = [
-        Clip(Path("a"), ("/m/dog",), "a", 4, "dog"),
-        Clip(Path("b"), ("/m/rain",), "b", 4, "rain"),
-        Clip(Path("c"), ("/m/speech",), "c", None, ""),
-        Clip(Path("d"), ("/m/rain",), "d", 4, "washing_machine"),
-    ]
-    scores = np.array([[0.9, 0.5, 0.1], [0.9, 0.6, 0.2], [0, 0, 0], [0, 0, 0]])
-    assert esc50_top1(scores, clips, mids) == 0.5
+def test_labels_without_clips_are_named_and_count_in_no_mean() -> None:
+    evaluation = evaluate(predictions([[0.9, 0.1, 0.8], [0.2, 0.6, 0.9]], [[1, 0, 0], [0, 1, 0]]))
+    assert evaluation.absent == ("Speech",)
+    assert evaluation.measures["map"] == 1.0
+    assert evaluation.measures["d_prime"] == math.inf
+    assert "esc50_top1" not in evaluation.measures
+
+
+def test_everything_becomes_json_without_nan_or_infinity() -> None:
+    evaluation = evaluate(predictions([[0.9, 0.1, 0.8], [0.2, 0.6, 0.9]], [[1, 0, 0], [0, 1, 0]]))
+    rows = to_rows(evaluation)
+    text = json.dumps(rows, allow_nan=False)
+    assert rows["measures"]["d_prime"] is None
+    assert rows["labels"][2]["average_precision"] is None
+    assert rows["labels"][1]["mid"] == RAIN
+    assert rows["absent_labels"] == ["Speech"]
+    assert json.loads(text)["calibration"]["every_score"][9]["count"] == 2

@@ -1,80 +1,43 @@
-"""A tiny run learns, resumes, and is repeatable; a wrong recipe is refused before any work."""
+"""A tiny run learns, goes on after an interruption, and becomes a checkpoint; what cannot work is refused at once."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from model import checkpoint
+from model.registry import build_network
 from model.training.bundle import bundle
-from model.training.data import ManifestError, read_manifest
-from model.training.finetune import _follow, finetune, manifest_labels
-from model.training.recipe import Recipe, RecipeError, read_recipe
-
-RECIPES = Path(__file__).parents[3] / "model" / "training" / "recipes"
-
-
-def _recipe(epochs: int) -> Recipe:
-    return Recipe(
-        name="tiny",
-        backbone="aum",
-        backbone_config={"mels": 32, "frames": 32, "width": 16, "depth": 1},
-        features={"kind": "fbank", "mels": 32, "frames": 32, "mean": -6.0, "std": 5.0},
-        window_seconds=0.3,
-        epochs=epochs,
-        batch=8,
-        learning_rate=1e-2,
-        mask_mels=4,
-        mask_frames=4,
-        low_pass_share=0.0,
-        mixup_probability=0.2,
-        precision="float32",
-    )
+from model.training.clips import ManifestError
+from model.training.data import read_manifest, used_labels
+from model.training.finetune import finetune, start_at_priors
+from model.training.recipe import RecipeError
+from model.training.sounds import Place
+from tests.model.training.tiny_runs import AUM, quiet, read_log, tiny_recipe, write_corpus
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sines are "Dog", noises are "Rain"; a fifth is validation."""
-    folder = tmp_path_factory.mktemp("sounds")
-    random = np.random.default_rng(0)
-    rows = ["file,labels,mids,source,split_group,fold,esc50_class"]
-    for i in range(40):
-        sine = np.sin(np.arange(4800) / 16000 * 2 * np.pi * random.uniform(300, 900))
-        waveform = sine if i % 2 else random.standard_normal(4800) * 0.3
-        soundfile.write(folder / f"{i}.wav", waveform * 0.5, 16000)
-        mid, name = ("/m/0bt9lr", "dog") if i % 2 else ("/m/06mb1", "rain")
-        rows.append(f"{i}.wav,{name},{mid},made,{i},{4 if i % 5 == 0 else 1},{name}")
-    path = folder / "manifest.csv"
-    path.write_text("\n".join(rows) + "\n")
-    return path
-
-
-def _quiet(_: str) -> None: ...
-
-
-def _log(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return write_corpus(tmp_path_factory.mktemp("sounds"))
 
 
 def test_a_run_learns_to_tell_two_sounds_apart(manifest: Path, tmp_path: Path) -> None:
-    finetune(_recipe(12), manifest, tmp_path, _quiet)
-    log = _log(tmp_path)
+    finetune(tiny_recipe(12), manifest, tmp_path, quiet)
+    log = read_log(tmp_path)
     assert log[-1]["loss"] < log[0]["loss"]
     assert log[-1]["esc50_top1"] == 1.0
 
 
 def test_a_stopped_run_goes_on_exactly(manifest: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    expected = finetune(_recipe(4), manifest, whole, _quiet)
+    expected = finetune(tiny_recipe(4), manifest, whole, quiet)
     interrupted = _stopped_after(2)
     with pytest.raises(KeyboardInterrupt):
-        finetune(_recipe(4), manifest, parts, interrupted)
-    resumed = finetune(_recipe(4), manifest, parts, _quiet)
-    assert [line["loss"] for line in _log(parts)] == [line["loss"] for line in _log(whole)]
+        finetune(tiny_recipe(4), manifest, parts, interrupted)
+    resumed = finetune(tiny_recipe(4), manifest, parts, quiet)
+    assert [line["loss"] for line in read_log(parts)] == [line["loss"] for line in read_log(whole)]
     for a, b in zip(expected.average.parameters(), resumed.average.parameters(), strict=True):
         assert a.equal(b)
 
@@ -87,46 +50,12 @@ def _stopped_after(epochs: int):  # type: ignore[no-untyped-def]
     return report
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("epocs: 3", "epocs"),
-        ("epochs: many", "epochs"),
-        ("batch: true", "batch"),
-        ("batch: 0", "batch"),
-        ("warmup_share: 1.5", "warmup_share"),
-        ("precision: float8", "precision"),
-        ("- a list", "mapping"),
-        ("{", "not YAML"),
-    ],
-)
-def test_a_recipe_with_a_mistake_is_refused(tmp_path: Path, change: str, message: str) -> None:
-    path = tmp_path / "recipe.yaml"
-    text = (RECIPES / "aum-tiny.yaml").read_text()
-    lines = [line for line in text.splitlines() if not line.startswith(change.split(":")[0] + ":")]
-    path.write_text(change if change[0] in "-{" else "\n".join([*lines, change]))
-    with pytest.raises(RecipeError, match=message):
-        read_recipe(path)
-
-
-def test_a_recipe_that_lacks_a_field_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text("name: x\n")
-    with pytest.raises(RecipeError, match="lacks the fields backbone, backbone_config"):
-        read_recipe(path)
-
-
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_committed_recipe_reads(path: Path) -> None:
-    assert read_recipe(path).name == path.stem
-
-
 def test_a_run_folder_of_another_recipe_and_a_batch_too_large_are_refused(manifest: Path, tmp_path: Path) -> None:
-    finetune(_recipe(1), manifest, tmp_path, _quiet)
+    finetune(tiny_recipe(1), manifest, tmp_path, quiet)
     with pytest.raises(RecipeError, match="another recipe"):
-        finetune(_recipe(2), manifest, tmp_path, _quiet)
+        finetune(tiny_recipe(2), manifest, tmp_path, quiet)
     with pytest.raises(ManifestError, match="fewer than a batch"):
-        finetune(replace(_recipe(1), batch=64), manifest, tmp_path / "other", _quiet)
+        finetune(replace(tiny_recipe(1), batch=64), manifest, tmp_path / "other", quiet)
 
 
 @pytest.mark.parametrize("fold", [0, 4])
@@ -134,18 +63,71 @@ def test_a_run_becomes_a_checkpoint_whose_card_says_what_was_measured(
     manifest: Path, tmp_path: Path, fold: int
 ) -> None:
     """With fold 0 nothing is held out; an early version failed on that, after the training."""
-    recipe = replace(_recipe(1), validation_fold=fold)
-    finetune(recipe, manifest, tmp_path / "run", _quiet)
-    bundle(recipe, tmp_path / "run", manifest_labels(read_manifest(manifest)), tmp_path / "tiny")
+    recipe = replace(tiny_recipe(1), validation_fold=fold)
+    finetune(recipe, manifest, tmp_path / "run", quiet)
+    bundle(recipe, tmp_path / "run", used_labels(read_manifest(manifest)), tmp_path / "tiny")
     card = checkpoint.load(tmp_path / "tiny").card
     assert ("Nothing was held out" in card) == (fold == 0)
     assert "nan" not in card
 
 
-def test_the_average_follows_a_batch_norms_own_averages() -> None:
-    """An early version averaged parameters only, so that a network with batch norm was saved untrained in part."""
-    average, network = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
-    network(torch.randn(16, 2) + 5)
-    _follow(average, network, 0.9)
-    assert average.running_mean is not None
-    assert average.running_mean.equal(network.running_mean)
+def test_a_cross_entropy_run_becomes_a_checkpoint_with_softmax_scores(manifest: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(2, loss="cross_entropy", start_at_priors=False, keep="mean", mean_epochs=2, best_by="accuracy")
+    run = finetune(recipe, manifest, tmp_path / "run", quiet)
+    bundle(recipe, tmp_path / "run", used_labels(read_manifest(manifest)), tmp_path / "tiny")
+    saved = checkpoint.load(tmp_path / "tiny")
+    assert saved.config.activation == "softmax"
+    assert "mean of the last epochs' weights" in saved.card
+    assert torch.allclose(saved.network.head.weight, run.mean["head.weight"], atol=1e-3)
+    assert "accuracy" in read_log(tmp_path / "run")[-1]
+
+
+def test_teachers_teach_from_a_checkpoint(manifest: Path, tmp_path: Path) -> None:
+    labels = used_labels(read_manifest(manifest))
+    teacher = tiny_recipe(1)
+    finetune(teacher, manifest, tmp_path / "teacher", quiet)
+    bundle(teacher, tmp_path / "teacher", labels, tmp_path / "checkpoint")
+    student = tiny_recipe(2, teachers=(str(tmp_path / "checkpoint"),), distil_share=0.8, precision="bfloat16")
+    finetune(student, manifest, tmp_path / "student", quiet)
+    alone = replace(student, teachers=(), distil_share=0.0)
+    finetune(alone, manifest, tmp_path / "alone", quiet)
+    assert read_log(tmp_path / "student") != read_log(tmp_path / "alone")
+
+
+def test_a_second_corpus_validates_and_leaves_the_first_whole(manifest: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    lines: list[str] = []
+    finetune(tiny_recipe(1), Place(manifest, validation=write_corpus(other, 4)), tmp_path / "run", lines.append)
+    assert "40 clips to train on, 4 to validate, 2 labels" in lines
+
+
+def test_everything_is_checked_before_a_sound_is_decoded(manifest: Path, tmp_path: Path) -> None:
+    """The manifest's files are gone, and still each mistake is found."""
+    gone = tmp_path / "manifest.csv"
+    gone.write_text(manifest.read_text())
+    wrong = [
+        (tiny_recipe(backbone="aun"), "unknown backbone 'aun'"),
+        (tiny_recipe(backbone_config={**AUM, "widht": 3}), "no field widht"),
+        (tiny_recipe(backbone_config={**AUM, "mels": 64}), "the network sees 64 mels, the front end gives 32"),
+        (tiny_recipe(backbone_config={**AUM, "frames": 64}), "the network sees 64 frames, the front end gives 32"),
+        (tiny_recipe(features={"kind": "fbank"}), "finite number as mean"),
+        (tiny_recipe(features={"kind": "fbank", "melz": 3}), "melz"),
+        (tiny_recipe(window_seconds=9.0), "longer than the 32 frames"),
+        (tiny_recipe(mask_mels=40), "must fit into 32 mels"),
+        (tiny_recipe(classes=5), "for 5 classes, the data has 2 labels"),
+        (tiny_recipe(initial="nowhere"), "nowhere"),
+        (tiny_recipe(reading="stream"), "no folder of shards"),
+    ]
+    for recipe, message in wrong:
+        with pytest.raises((RecipeError, ManifestError), match=message):
+            finetune(recipe, gone, tmp_path / "run", quiet)
+    with pytest.raises(ManifestError, match="nothing is held out"):
+        finetune(tiny_recipe(keep="best", validation_fold=0), gone, tmp_path / "run", quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_heads_start_at_the_labels_frequencies() -> None:
+    network = build_network("aum", {**AUM, "classes": 2})
+    start_at_priors(network, torch.tensor([0.25, 0.0]))
+    assert network.head.bias.sigmoid().tolist() == pytest.approx([0.25, 1e-4])

@@ -1,0 +1,155 @@
+"""What fine-tuning and pre-training share around the loop: recipe → checks → devices → network → sounds → run.
+
+Everything that can be found wrong is found before a sound is decoded, and everything else before the first step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.checkpoint import CheckpointConfig
+from model.features import FeatureConfig, LogMel
+from model.labels import LabelSet
+from model.registry import UnknownModelError, build_network
+from model.training.batches import Feed, Finish, Share
+from model.training.clips import ManifestError
+from model.training.hardware import Fabric, check_share, open_fabric
+from model.training.initial import initialise
+from model.training.loop import Loop, Task
+from model.training.optimizers import make_optimizer
+from model.training.recipe import PretrainRecipe, RecipeError, TrainingRecipe
+from model.training.run_state import Run, identify, start_run
+from model.training.sounds import Parts, Place, Sounds, open_sounds, read_parts
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """A network on its device, and the sounds it is about to learn."""
+
+    recipe: Any
+    fabric: Fabric
+    network: nn.Module
+    features: LogMel
+    labels: LabelSet
+    training: Sounds
+    validation: Sounds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What distinguishes one kind of training: the objective, what it adds to a batch, how a network is judged."""
+
+    objective: nn.Module
+    finish: Finish | None
+    measure: Callable[[nn.Module], dict[str, float]]
+    watched: str
+    lower_is_better: bool = False
+
+
+def run_recipe(
+    recipe: TrainingRecipe,
+    data: Path | Place,
+    folder: Path,
+    make_plan: Callable[[Workbench], Plan],
+    report: Callable[[str], None],
+    tensorboard: bool,
+) -> Run:
+    """Train until the recipe's last epoch; the resumable state, the log and the curves go to `folder`.
+
+    Raises: ManifestError, RecipeError, CheckpointError or ConversionError before any training if the parts do not fit
+    together; DivergedError; OSError.
+    """
+    place = data if isinstance(data, Place) else Place(data)
+    parts = read_parts(recipe, place)
+    check_recipe(recipe, parts.labels)
+    _check_watched(recipe, parts)
+    check_share(recipe, recipe.machine.devices * recipe.machine.nodes)
+    fabric = open_fabric(recipe)
+    say = report if fabric.is_global_zero else _say_nothing
+    network = _make_network(recipe, parts.labels, say).to(fabric.device)
+    features = LogMel(FeatureConfig(**recipe.features)).to(fabric.device)
+    training, validation = open_sounds(recipe, place, parts, features.config.sample_rate, say)
+    bench = Workbench(recipe, fabric, network, features, parts.labels, training, validation)
+    plan = make_plan(bench)
+    return _train(bench, plan, folder, say, tensorboard)
+
+
+def _train(bench: Workbench, plan: Plan, folder: Path, say: Callable[[str], None], tensorboard: bool) -> Run:
+    recipe, fabric = bench.recipe, bench.fabric
+    fused = recipe.precision != "float16"
+    optimizer = make_optimizer(bench.network, recipe.optimizer, recipe.learning_rate, recipe.weight_decay, fused)
+    run = start_run(bench.network, optimizer, recipe, fabric.is_global_zero)
+    share = Share(fabric.global_rank, fabric.world_size, fabric.device)
+    feed = Feed(recipe, bench.features, bench.training, share, plan.finish)
+    task = Task(plan.objective, feed, plan.measure, plan.watched, plan.lower_is_better)
+    identity = identify(recipe, feed.size, bench.labels.mids, (clip.file.name for clip in bench.training.clips))
+    Loop(recipe, task, run, fabric, folder, identity).train(say, tensorboard)
+    return run
+
+
+def _make_network(recipe: TrainingRecipe, labels: LabelSet, say: Callable[[str], None]) -> nn.Module:
+    torch.manual_seed(recipe.seed)
+    network = build_network(recipe.backbone, network_config(recipe, len(labels)))
+    say(initialise(network, recipe, labels))
+    return network
+
+
+def network_config(recipe: TrainingRecipe, classes: int) -> dict[str, Any]:
+    """The backbone's config: with its head, or in pre-training with what only that needs."""
+    if isinstance(recipe, PretrainRecipe):
+        return {**recipe.backbone_config, "classes": 0, "pretraining": True}
+    return {**recipe.backbone_config, "classes": classes}
+
+
+def check_recipe(recipe: TrainingRecipe, labels: LabelSet | None = None) -> CheckpointConfig:
+    """Check everything in a recipe that needs no sound: the network, the front end, and that the two fit.
+
+    Without `labels`, the recipe's own number of classes counts. Returns the config that the checkpoint will have.
+
+    Raises: RecipeError.
+    """
+    classes = len(labels) if labels is not None else getattr(recipe, "classes", 0) or 1
+    try:
+        features = FeatureConfig(**recipe.features)
+        config = CheckpointConfig(
+            name=recipe.name,
+            backbone=recipe.backbone,
+            backbone_config=network_config(recipe, classes),
+            features=features,
+            window_seconds=recipe.window_seconds,
+            hop_seconds=recipe.window_seconds,
+            activation="softmax" if getattr(recipe, "loss", "") == "cross_entropy" else "sigmoid",
+        )
+        with torch.device("meta"):
+            network = build_network(config.backbone, config.backbone_config)
+    except (ValueError, TypeError, UnknownModelError) as error:
+        raise RecipeError(f"{recipe.name}: {error}") from error
+    _check_fit(recipe, features, network)
+    if labels is not None and getattr(recipe, "classes", 0) not in (0, len(labels)):
+        raise RecipeError(f"the recipe is for {recipe.classes} classes, the data has {len(labels)} labels")  # type: ignore[attr-defined]
+    return config
+
+
+def _check_fit(recipe: TrainingRecipe, features: FeatureConfig, network: nn.Module) -> None:
+    shape: Any = network.config
+    mels, frames = shape.mels, shape.frames
+    if mels != features.mels:
+        raise RecipeError(f"the network sees {mels} mels, the front end gives {features.mels}")
+    cuts = recipe.backbone == "ssam" or isinstance(recipe, PretrainRecipe)
+    if frames > features.frames or (frames < features.frames and not cuts):
+        raise RecipeError(f"the network sees {frames} frames, the front end gives {features.frames}")
+    if recipe.mask_mels > mels or recipe.mask_frames > features.frames:
+        raise RecipeError(f"mask_mels and mask_frames must fit into {mels} mels and {features.frames} frames")
+
+
+def _check_watched(recipe: TrainingRecipe, parts: Parts) -> None:
+    if (recipe.keep == "best" or recipe.schedule.kind == "plateau") and not parts.validation:
+        raise ManifestError("keep: best and schedule plateau watch validation clips, and nothing is held out")
+
+
+def _say_nothing(_: str) -> None:
+    """Only the first process speaks."""

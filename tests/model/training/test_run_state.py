@@ -1,0 +1,92 @@
+"""The state of a run on disk: whole or not at all, and only for the run that it belongs to."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.training.recipe import RecipeError
+from model.training.run_state import Run, identify, kept_weights, read_state, resume_run, save_run, start_run
+from tests.model.training.tiny_runs import tiny_recipe
+
+
+def _run() -> Run:
+    network = torch.nn.Linear(3, 2)
+    return start_run(network, torch.optim.AdamW(network.parameters()), tiny_recipe())
+
+
+@contextmanager
+def _full_disk(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
+    run = _run()
+    run.network(torch.randn(1, 3)).sum().backward()
+    run.optimizer.step()
+    run.step, run.epoch_step, run.losses, run.random = 7, 3, [0.5], [torch.get_rng_state()]
+    run.mean, run.mean_count, run.plateau.best = {"w": torch.ones(1)}, 2, 0.25
+    save_run(run, "me", None, tmp_path)
+    other = _run()
+    assert resume_run(other, "me", None, tmp_path, "cpu")
+    assert torch.equal(other.network.weight, run.network.weight)
+    assert (other.step, other.epoch_step, other.losses, other.mean_count) == (7, 3, [0.5], 2)
+    assert other.plateau == run.plateau
+    assert torch.equal(other.random[0], run.random[0])
+    state = other.optimizer.state_dict()["state"]
+    assert torch.equal(state[0]["exp_avg"], run.optimizer.state_dict()["state"][0]["exp_avg"])
+
+
+def test_a_full_disk_is_one_sentence_and_the_state_before_stays(tmp_path: Path) -> None:
+    run = _run()
+    save_run(run, "me", None, tmp_path)
+    before = (tmp_path / "last.pt").read_bytes()
+    with (
+        _full_disk(500),
+        pytest.raises(OSError, match=r"could not be saved .* the state saved before it is kept") as caught,
+    ):
+        save_run(run, "me", None, tmp_path)
+    assert caught.value.filename == str(tmp_path / "last.pt")
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["last.pt", "log.jsonl"]
+    (tmp_path / "empty").mkdir()
+    with _full_disk(500), pytest.raises(OSError, match="nothing was saved before it"):
+        save_run(run, "me", None, tmp_path / "empty")
+
+
+def test_another_runs_state_and_a_broken_one_are_refused(tmp_path: Path) -> None:
+    run = _run()
+    assert not resume_run(run, "me", None, tmp_path, "cpu")
+    save_run(run, "me", None, tmp_path)
+    with pytest.raises(RecipeError, match="another recipe, other labels or other clips"):
+        resume_run(run, "you", None, tmp_path, "cpu")
+    whole = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(whole[:-300])
+    with pytest.raises(RecipeError, match=r"last\.pt cannot be read"):
+        read_state(tmp_path)
+    with pytest.raises(RecipeError, match="no state of a run"):
+        read_state(tmp_path / "nowhere")
+
+
+def test_what_changes_no_number_may_change_between_stops() -> None:
+    recipe = tiny_recipe()
+    first = identify(recipe, 8, ["a"], ["1.wav"])
+    assert identify(replace(recipe, save_steps=5, workers=3, about={"a": "b"}), 8, ["a"], ["1.wav"]) == first
+    others = [(replace(recipe, seed=5), 8, ["a"], ["1.wav"]), (recipe, 4, ["a"], ["1.wav"])]
+    others += [(recipe, 8, ["b"], ["1.wav"]), (recipe, 8, ["a"], ["2.wav"])]
+    assert all(identify(*other) != first for other in others)
+
+
+def test_the_kept_weights_are_the_recipes_choice() -> None:
+    state = {"average": 1, "network": 2, "mean": 3, "best": 4}
+    assert [kept_weights(state, keep) for keep in ("ema", "last", "mean", "best")] == [1, 2, 3, 4]
