@@ -1,43 +1,93 @@
-"""How far an exported model's logits lie from its checkpoint's."""
+"""How far an exported model's answers lie from its checkpoint's, and how far each precision lets them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from export.clips import Clips
+from export.errors import ParityError
 from model.checkpoint import Checkpoint
+from model.training.metrics import mean_average_precision
+
+Exported = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""An exported model: log-mel float32 (B, T, F) → logits (B, C), embeddings (B, D)."""
+
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2, "int8": 1e-1}
+"""Largest difference of a logit, as a share of the range that the checkpoint's logits span (at least 1)."""
+
+SCORE_TOLERANCE = 0.02
+"""Most that a score above `SPOKEN_SCORE` may move in any precision."""
+
+SPOKEN_SCORE = 0.1
+"""Scores that people see; below it a label counts as absent."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest and mean difference of logits, and the share of clips whose five best labels are the same five."""
+    """Differences of logits and scores, and the shares of clips whose best label, or set of best five, is the same.
+
+    `relative_diff` is the largest logit difference by the range of the checkpoint's logits, at least 1;
+    `max_score_diff` looks at scores above 0.1 only. `map_diff` is the export's mean average precision less the
+    checkpoint's, where the clips' labels are known.
+    """
 
     clips: int
     max_abs_diff: float
     mean_abs_diff: float
+    relative_diff: float
+    max_score_diff: float
+    top1_agreement: float
     top5_agreement: float
+    max_embedding_diff: float = 0.0
+    map_diff: float | None = None
+
+    def check(self, precision: str) -> None:
+        """Raises: ParityError past the precision's tolerance."""
+        if not self.relative_diff <= TOLERANCE[precision]:
+            raise ParityError(
+                f"the export's logits differ by {self.relative_diff:.2g} of their range, more than the"
+                f" {TOLERANCE[precision]:g} that {precision} may"
+            )
+        if not self.max_score_diff <= SCORE_TOLERANCE:
+            raise ParityError(
+                f"the export moves a score by {self.max_score_diff:.2g}, more than the {SCORE_TOLERANCE:g} it may"
+            )
 
 
-def measure_parity(
-    checkpoint: Checkpoint,
-    exported: Callable[[np.ndarray], np.ndarray],
-    waveforms: list[torch.Tensor] | None = None,
-) -> Parity:
-    """Compare `exported` (log-mel (B, T, F) → logits (B, C)) with the checkpoint in float32.
+def measure_parity(checkpoint: Checkpoint, exported: Exported, clips: Clips | None = None) -> Parity:
+    """Compare `exported` with the checkpoint in float32, one clip after the other.
 
-    waveforms: each (S,) at the checkpoint's sample rate, at most one window; the golden clip where none are given.
+    clips: the golden clip and sounds made in code where none are given.
     """
-    chosen = [checkpoint.golden.waveform] if waveforms is None else waveforms
-    with torch.inference_mode():
-        log_mel = torch.cat([checkpoint.features(waveform[None]) for waveform in chosen])
-        expected = checkpoint.network(log_mel).float().numpy()
-    return compare_logits(expected, exported(log_mel.numpy()))
+    clips = clips or Clips([checkpoint.golden.waveform, *made_sounds(checkpoint)])
+    expected, actual, distances = [], [], []
+    for waveform in clips.waveforms:
+        with torch.inference_mode():
+            log_mel = checkpoint.features(waveform[None])
+            embeddings = checkpoint.network.embed(log_mel)  # type: ignore[operator, union-attr]
+            logits = checkpoint.network.head(embeddings)  # type: ignore[operator, union-attr]
+        logits_there, embeddings_there = exported(log_mel.numpy())
+        expected.append(logits.float().numpy())
+        actual.append(logits_there)
+        distances.append(_largest(embeddings.float().numpy() - embeddings_there))
+    answers = np.concatenate(expected), np.concatenate(actual)
+    compared = compare_logits(*answers, checkpoint.config.activation)
+    map_diff = None if clips.truth is None else _map_difference(*answers, clips.truth)
+    return replace(compared, max_embedding_diff=max(distances), map_diff=map_diff)
 
 
-def compare_logits(expected: np.ndarray, actual: np.ndarray) -> Parity:
+def made_sounds(checkpoint: Checkpoint) -> list[torch.Tensor]:
+    """Sounds of a whole window each (S,): a rising tone, clicks, and a tone in noise."""
+    seconds = torch.arange(checkpoint.config.window_samples) / checkpoint.config.features.sample_rate
+    noise = torch.randn(len(seconds), generator=torch.Generator().manual_seed(1))
+    rising = 0.5 * torch.sin(2 * torch.pi * (100 + 300 * seconds) * seconds)
+    clicks = 0.8 * ((seconds * 4) % 1 < 0.01).float() * noise.sign()
+    return [rising, clicks, 0.3 * torch.sin(2 * torch.pi * 440 * seconds) + 0.05 * noise]
+
+
+def compare_logits(expected: np.ndarray, actual: np.ndarray, activation: str = "sigmoid") -> Parity:
     """Compare two (B, C) arrays of logits; NaN counts as an infinite difference.
 
     Raises: ValueError if the shapes differ.
@@ -45,23 +95,31 @@ def compare_logits(expected: np.ndarray, actual: np.ndarray) -> Parity:
     if expected.shape != actual.shape:
         raise ValueError(f"logits of shape {actual.shape}, expected {expected.shape}")
     difference = np.nan_to_num(np.abs(expected - actual), nan=np.inf)
-    best = [np.argsort(-logits, axis=1)[:, :5] for logits in (expected, actual)]
-    same = [set(a) == set(b) for a, b in zip(*best, strict=True)]
-    return Parity(len(expected), float(difference.max()), float(difference.mean()), float(np.mean(same)))
+    scores = [_scores(logits, activation) for logits in (expected, actual)]
+    spoken = np.maximum(*scores) > SPOKEN_SCORE
+    order = [np.argsort(-logits, axis=1) for logits in (expected, actual)]
+    same = [set(a[:5]) == set(b[:5]) for a, b in zip(*order, strict=True)]
+    return Parity(
+        clips=len(expected),
+        max_abs_diff=float(difference.max()),
+        mean_abs_diff=float(difference.mean()),
+        relative_diff=float(difference.max() / max(1.0, float(np.ptp(expected)))),
+        max_score_diff=_largest((scores[0] - scores[1])[spoken]),
+        top1_agreement=float(np.mean(order[0][:, 0] == order[1][:, 0])),
+        top5_agreement=float(np.mean(same)),
+    )
 
 
-def session_logits(path: Path, log_mel: np.ndarray) -> np.ndarray:
-    """Logits (B, C) of an ONNX file in ONNX Runtime on the CPU.
-
-    Raises: ImportError with the extra to install, where ONNX Runtime is missing.
-    """
-    return _session(path, path.stat().st_mtime_ns).run(["logits"], {"log_mel": log_mel.astype(np.float32)})[0]
+def _map_difference(expected: np.ndarray, actual: np.ndarray, truth: np.ndarray) -> float | None:
+    """The actual logits' less the expected ones'; None without labels. Their order decides, so no scores are needed."""
+    before, after = (mean_average_precision(logits, truth > 0) for logits in (expected, actual))
+    return after - before if np.isfinite(after - before) else None
 
 
-@lru_cache(maxsize=1)
-def _session(path: Path, _changed: int):  # type: ignore[no-untyped-def]
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError("checking an export needs ONNX Runtime") from error
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def _scores(logits: np.ndarray, activation: str) -> np.ndarray:
+    tensor = torch.from_numpy(np.ascontiguousarray(logits)).double()
+    return (tensor.softmax(dim=1) if activation == "softmax" else tensor.sigmoid()).numpy()
+
+
+def _largest(differences: np.ndarray) -> float:
+    return float(np.nan_to_num(np.abs(differences), nan=np.inf).max(initial=0.0))

@@ -1,118 +1,65 @@
-"""AST and SSAST checkpoints to ONNX: one self-describing folder that the server reads from disk.
+"""AST and SSAST checkpoints to ONNX, in the form that ONNX Runtime executes fastest.
 
-export.json          runtime, precision, opset, the source weights' sha256, versions, measured parity
-model.onnx           log_mel float32 (batch, frames, mels) → logits float32 (batch, classes); only batch is dynamic
-config.json labels.json golden.safetensors README.md     the checkpoint's own
-
-ExportError(ValueError)
-  NotExportableError     a network whose selective scan ONNX and TensorRT cannot express
-  ParityError            the exported model does not give the checkpoint's logits; nothing is kept
+float32    CPU and CUDA
+float16    CUDA: products in half precision; norms, residual sums and the head in float32
+int8       CPU: the blocks' products in eight bits (see `export/int8.py`)
 """
 
-import json
-import shutil
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import onnx
 import torch
-from torch import nn
 
-from export.parity import Parity, measure_parity, session_logits
+from export.attention import OneOperatorAttention, with_attention
+from export.clips import Clips
+from export.errors import MissingPackageError
+from export.folder import check_precision, make_export, metadata
+from export.graph import OPSET, OUTPUTS, log_mel_example, write_graph
+from export.int8 import quantise_dynamically
+from export.parity import Exported, Parity
 from model.checkpoint import Checkpoint
+from model.precision import Precision, to_precision
 
-OPSET = 18
-"""LayerNormalization is one operator from opset 17 on; older graphs split it and lose precision in half floats."""
+try:
+    import onnxruntime
+except ImportError as error:
+    raise MissingPackageError("an ONNX export is checked with the package onnxruntime", name="onnxruntime") from error
 
-TOLERANCE = 1e-4
-"""Largest difference of a float32 export's logits on the golden clip."""
-
-EXPORTABLE = ("ast", "ssast")
-
-
-class ExportError(ValueError):
-    """A checkpoint cannot be exported; the message says why in one sentence."""
+PRECISIONS = ("float32", "float16", "int8")
+MODEL = "model.onnx"
 
 
-class NotExportableError(ExportError):
-    """The network has no form in the target."""
+def to_onnx(
+    checkpoint: Checkpoint,
+    folder: str | Path,
+    precision: str = "float32",
+    clips: Clips | None = None,
+) -> Parity:
+    """Export, and compare with the checkpoint; raises as `make_export`."""
+    check_precision("onnx", precision, PRECISIONS)
+    return make_export(checkpoint, folder, "onnx", precision, write_onnx, open_onnx, clips)
 
 
-class ParityError(ExportError):
-    """The exported model computes something else than the checkpoint."""
+def write_onnx(checkpoint: Checkpoint, precision: str, folder: Path) -> dict[str, Any]:
+    """Write model.onnx."""
+    traced = "float32" if precision == "int8" else precision
+    network = with_attention(to_precision(checkpoint.network, cast(Precision, traced)), OneOperatorAttention)
+    path = folder / MODEL
+    write_graph(network.eval(), log_mel_example(checkpoint), path, metadata(checkpoint, precision))
+    if precision == "int8":
+        quantise_dynamically(onnx.load(path), path)
+    versions = {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    return {"opset": OPSET, "versions": versions}
 
 
-def to_onnx(checkpoint: Checkpoint, folder: str | Path) -> Parity:
-    """Export in float32 and check the result against the golden clip; the folder appears whole or not at all.
+def open_onnx(folder: Path) -> Exported:
+    """The folder's model in ONNX Runtime on the CPU."""
+    session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
 
-    Raises: NotExportableError for Mamba networks; ParityError if the export's logits drift; ExportError if the folder
-    is there already.
-    """
-    folder = Path(folder).absolute()
-    if checkpoint.config.backbone not in EXPORTABLE:
-        raise NotExportableError(
-            f"{checkpoint.name} is a {checkpoint.config.backbone} model: ONNX and TensorRT have no selective scan, so"
-            " Mamba networks are served by the torch runtime, on their native scan; export an AST or SSAST checkpoint"
-        )
-    if folder.exists():
-        raise ExportError(f"{folder} exists already; name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        new = Path(temporary) / "new"
-        new.mkdir()
-        write_graph(checkpoint.network, log_mel_example(checkpoint), new / "model.onnx")
-        parity = measure_parity(checkpoint, lambda log_mel: session_logits(new / "model.onnx", log_mel))
-        if not parity.max_abs_diff <= TOLERANCE:
-            raise ParityError(f"the export's logits differ by {parity.max_abs_diff:.2g}, more than {TOLERANCE:g}")
-        _describe(checkpoint, new, parity)
-        new.rename(folder)
-    return parity
+    def run(log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, embeddings = session.run(list(OUTPUTS), {"log_mel": log_mel})
+        return logits, embeddings
 
-
-def log_mel_example(checkpoint: Checkpoint) -> torch.Tensor:
-    """Log-mel (2, T, F) to trace with: a batch of 1 would be taken for a constant."""
-    features = checkpoint.config.features
-    return torch.zeros(2, features.frames, features.mels)
-
-
-def write_graph(network: nn.Module, log_mel: torch.Tensor, path: Path) -> None:
-    """Trace the network into an ONNX file with a dynamic batch, and check the file.
-
-    Raises: ExportError if the written graph is not valid ONNX or its batch is not dynamic.
-    """
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    with torch.inference_mode(False), torch.no_grad():
-        torch.onnx.export(
-            network,
-            (log_mel,),
-            path,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["log_mel"],
-            output_names=["logits"],
-            dynamic_shapes=({0: batch},),
-            external_data=False,
-            verbose=False,
-        )
-    graph = onnx.load(path)
-    try:
-        onnx.checker.check_model(graph, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"torch wrote an invalid graph: {error}") from error
-    if graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
-        raise ExportError("torch wrote a graph with a fixed batch")
-
-
-def _describe(checkpoint: Checkpoint, folder: Path, parity: Parity) -> None:
-    for name in ("config.json", "labels.json", "golden.safetensors", "README.md"):
-        shutil.copy(checkpoint.folder / name, folder / name)
-    description = {
-        "runtime": "onnx",
-        "precision": "float32",
-        "opset": OPSET,
-        "source_weights_sha256": checkpoint.weights_sha256,
-        "versions": {"torch": torch.__version__, "onnx": onnx.__version__},
-        "parity": asdict(parity),
-    }
-    (folder / "export.json").write_text(json.dumps(description, indent=2) + "\n")
+    return run

@@ -1,60 +1,79 @@
 """Loads what is served: a checkpoint, a runtime that passed the checkpoint's golden clip, and its lane in the engine.
 
-ServingError
-├── UnusableDeviceError    this machine, or this torch, has no such device
-├── RuntimeDriftError      no runtime's logits agree with the golden clip
-└── ModelSettingsError     two models of one name, or a queue too short for a model's window
+    candidates of the settings ──► open ──► golden check ──► warm-up ──► served
+                                    └────────────┴── refused: logged, counted, shown in /info; the next one
+
+The reasons are drawn in `serving_errors.py`.
 """
 
-import re
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import structlog
 import torch
 
-from model.checkpoint import Checkpoint, CheckpointConfig, Golden, load
-from model.features import AUDIOSET_FBANK, LogMel
-from model.labels import audioset_labels
-from model.registry import find_checkpoint
+from model.checkpoint import Checkpoint, CheckpointConfig, load
+from server.devices import choose_device, choose_devices
+from server.fake_checkpoint import fake_checkpoint
+from server.golden import GOLDEN_TOLERANCE, check_golden
 from server.lane import Lane
+from server.runtime_choice import (
+    SAFEST,
+    Candidate,
+    Measured,
+    Memory,
+    candidates,
+    measure,
+    median_seconds,
+    rank,
+)
 from server.runtimes.base import Runtime, RuntimeInfo
 from server.runtimes.fake import FakeRuntime
-from server.runtimes.torch_runtime import TorchRuntime
+from server.serving_errors import (
+    ModelSettingsError,
+    RuntimeDriftError,
+    RuntimeRefusedError,
+    ServingError,
+    UnusableDeviceError,
+)
 from server.settings import Settings
+from server.source import Source
+
+__all__ = [
+    "GOLDEN_TOLERANCE",
+    "ModelSettingsError",
+    "Refusal",
+    "RuntimeDriftError",
+    "ServedModel",
+    "ServingError",
+    "UnusableDeviceError",
+    "choose_device",
+    "load_model",
+    "load_models",
+]
 
 log = structlog.get_logger()
 
-# Share of the golden logits' range that a runtime may be off. float32 differs by summation order only; 16-bit numbers
-# carry 8 (bfloat16) or 11 (float16) significant bits through dozens of layers.
-GOLDEN_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 
+@dataclass(frozen=True)
+class Refusal:
+    """A runtime that should have served and may not, and why."""
 
-class ServingError(Exception):
-    """Base of what keeps a model from being served; the message says why in one sentence."""
-
-
-class UnusableDeviceError(ServingError):
-    """The device of the settings does not exist here."""
-
-
-class RuntimeDriftError(ServingError):
-    """A runtime's logits are too far from the golden ones."""
-
-
-class ModelSettingsError(ServingError):
-    """The settings cannot serve this model."""
+    runtime: str
+    precision: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A checkpoint with its place on the device."""
+    """A checkpoint with its place on the device; `refused` are the runtimes that were tried before this one."""
 
     checkpoint: Checkpoint
     lane: Lane
     golden_max_abs_diff: float
+    refused: tuple[Refusal, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,79 +105,86 @@ def load_models(settings: Settings) -> dict[str, ServedModel]:
 
 
 def load_model(name: str, settings: Settings) -> ServedModel:
-    """Loads one model by name or path; raises as `load_models`."""
+    """Loads one model by name or path, of a checkpoint or of an export; raises as `load_models`."""
     if settings.runtime == "fake":
         checkpoint = fake_checkpoint(name)
         runtime = FakeRuntime(len(checkpoint.labels), window_delay_seconds=settings.fake_window_seconds)
-        return _serve(checkpoint, runtime, "cpu", settings)
-    device = choose_device(settings.device)
-    checkpoint = load(find_checkpoint(name), device)
-    precisions = dict.fromkeys([settings.precision, "float32"])  # in order, float32 once
-    for precision in precisions:
+        return _serve(checkpoint, [runtime], "cpu", settings)
+    devices = choose_devices(settings.device)
+    source = Source(name, settings.runtime_folder, load)
+    order, refused = _in_order(source, devices[0], settings)
+    for candidate in order:
         try:
-            return _serve(checkpoint, TorchRuntime(checkpoint, device, precision), device, settings)
-        except RuntimeDriftError as error:
-            log.error("runtime refused", model=checkpoint.name, precision=precision, reason=str(error))
-    raise RuntimeDriftError(f"no runtime reproduces the golden clip of model {checkpoint.name!r}")
+            model = _open_and_serve(source, candidate, devices, settings)
+        except RuntimeRefusedError as error:
+            refused.append(Refusal(candidate.runtime, candidate.precision, str(error)))
+            log.error("runtime refused", model=source.described.name, **vars(refused[-1]))
+        else:
+            return replace(model, refused=tuple(refused))
+    raise RuntimeDriftError(f"no runtime can serve model {source.described.name!r}: {refused[-1].reason}")
 
 
-def choose_device(device: str) -> str:
-    """The device that runs models; "auto" means a GPU where there is one.
+def measure_runtimes(source: Source, wished: Sequence[Candidate], settings: Settings) -> list[Measured]:
+    """Starts, checks and times the candidates on the first device, one after the other, and remembers the results."""
+    device = choose_devices(settings.device)[0]
 
-    Raises: UnusableDeviceError.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return "cuda" if gpus else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise UnusableDeviceError(f"there is no device {device!r}; choose auto, cpu, cuda or cuda:1 and so on")
-    if device != "cpu" and not gpus:
-        raise UnusableDeviceError(f"device {device!r} needs a GPU that torch can use, and there is none; choose cpu")
-    if device.startswith("cuda:") and int(device[5:]) >= gpus:
-        raise UnusableDeviceError(f"there is no device {device!r}; the last one is cuda:{gpus - 1}")
-    return device
+    def time_candidate(candidate: Candidate) -> float:
+        model = _open_and_serve(source, candidate, [device], settings)
+        samples = model.lane.window_samples
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, samples).astype(np.float32)
+        try:
+            return median_seconds(lambda: model.lane.run([noise]))
+        finally:
+            model.lane.runtime.close()
 
-
-def fake_checkpoint(name: str) -> Checkpoint:
-    """A checkpoint without weights: AudioSet's labels, ten-second windows side by side."""
-    labels = audioset_labels()
-    config = CheckpointConfig(
-        name=Path(name).name,
-        backbone="fake",
-        backbone_config={},
-        features=AUDIOSET_FBANK,
-        window_seconds=10.0,
-        hop_seconds=10.0,
-    )
-    sine = np.sin(2 * np.pi * 440 / 16_000 * np.arange(16_000)).astype(np.float32)
-    logits = FakeRuntime(len(labels)).run(sine[None], np.array([len(sine)])).logits[0]
-    return Checkpoint(
-        config=config,
-        network=torch.nn.Identity(),
-        features=LogMel(config.features),
-        labels=labels,
-        golden=Golden(torch.from_numpy(sine), torch.from_numpy(logits)),
-        weights_sha256="0" * 64,
-        folder=Path(name),
-        card="A fake model: its scores follow from the waveform's loudness and zero crossings and mean nothing.\n",
-    )
+    measured = measure(wished, time_candidate, settings.runtime_measure_seconds, _report)
+    Memory(source.cache, source.described.weights_sha256, device).write(measured)
+    return measured
 
 
-def golden_max_abs_diff(checkpoint: Checkpoint, lane: Lane) -> float:
-    """The largest difference of the lane's logits to the golden ones.
+def _in_order(source: Source, device: str, settings: Settings) -> tuple[list[Candidate], list[Refusal]]:
+    """The candidates to try, the fastest first, and those known to drift; they are measured where they were not yet."""
+    if source.export is not None:
+        return [Candidate(source.export.runtime, source.export.precision)], []
+    described = source.described
+    wished = candidates(described.config.backbone, device, settings.runtime, settings.precision)
+    if len([candidate for candidate in wished if candidate != SAFEST]) > 1:
+        known = Memory(source.cache, described.weights_sha256, device).read()
+        if not {result.candidate for result in known} & set(wished):
+            log.info(
+                "measuring runtimes, once for this machine; `hark bench runtimes` does it beforehand",
+                model=described.name,
+                candidates=len(wished),
+                at_most_seconds=settings.runtime_measure_seconds,
+            )
+            known = measure_runtimes(source, wished, settings)
+        drifting = [result for result in known if result.refused and result.candidate in wished]
+        return rank(wished, known), [Refusal(r.runtime, r.precision, r.refused) for r in drifting]
+    return wished, []
 
-    Raises: RuntimeDriftError past the precision's tolerance, NaN included.
-    """
-    expected = checkpoint.golden.logits.numpy()
-    result = lane.run([checkpoint.golden.waveform.numpy()])
-    difference = float(np.abs(result.logits[0] - expected).max())
-    allowed = GOLDEN_TOLERANCE[lane.runtime.info.precision] * max(1.0, float(np.ptp(expected)))
-    if not difference <= allowed:
-        raise RuntimeDriftError(f"golden logits are off by {difference:.3g}, more than {allowed:.3g}")
-    return difference
+
+def _report(result: Measured) -> None:
+    if result.seconds is None:
+        log.warning("runtime cannot serve here", **{k: v for k, v in vars(result).items() if k != "seconds"})
+    else:
+        milliseconds = round(result.seconds * 1000, 1)
+        log.info("runtime measured", runtime=result.runtime, precision=result.precision, milliseconds=milliseconds)
 
 
-def _serve(checkpoint: Checkpoint, runtime: Runtime, device: str, settings: Settings) -> ServedModel:
+def _open_and_serve(source: Source, candidate: Candidate, devices: Sequence[str], settings: Settings) -> ServedModel:
+    """Opens the runtime on every device; what was opened is closed again where one of them is refused."""
+    runtimes: list[Runtime] = []
+    try:
+        for device in devices:
+            runtimes.append(source.open(candidate, device, _batch_windows(source.described.config, device, settings)))
+        return _serve(source.described, runtimes, devices[0], settings)
+    except BaseException:
+        for runtime in runtimes:
+            runtime.close()
+        raise
+
+
+def _serve(checkpoint: Checkpoint, runtimes: Sequence[Runtime], device: str, settings: Settings) -> ServedModel:
     config = checkpoint.config
     if config.window_seconds > settings.max_queue_audio_seconds:
         raise ModelSettingsError(
@@ -167,21 +193,26 @@ def _serve(checkpoint: Checkpoint, runtime: Runtime, device: str, settings: Sett
         )
     lane = Lane(
         model=config.name,
-        runtime=runtime,
+        runtimes=tuple(runtimes),
         window_samples=config.window_samples,
         sample_rate=config.features.sample_rate,
         classes=len(checkpoint.labels),
-        batch_windows=max(1, int(settings.batch_audio_seconds(device) / config.window_seconds)),
+        batch_windows=_batch_windows(config, device, settings),
     )
-    difference = golden_max_abs_diff(checkpoint, lane)
-    _warm_up(lane, checkpoint.golden.waveform.numpy(), device)
+    difference = max(check_golden(checkpoint, lane, index) for index in range(len(runtimes)))
+    for index in range(len(runtimes)):
+        _warm_up(lane, checkpoint.golden.waveform.numpy(), device, index)
     return ServedModel(checkpoint, lane, difference)
 
 
-def _warm_up(lane: Lane, waveform: np.ndarray, device: str) -> None:
+def _batch_windows(config: CheckpointConfig, device: str, settings: Settings) -> int:
+    return max(1, int(settings.batch_audio_seconds(device) / config.window_seconds))
+
+
+def _warm_up(lane: Lane, waveform: np.ndarray, device: str, index: int) -> None:
     """Runs the batches that traffic will bring (a GPU also tunes for its largest); the cost model starts with them."""
     for windows in (1, lane.batch_windows) if device.startswith("cuda") else (1,):
-        lane.run([waveform] * windows)
+        lane.run([waveform] * windows, index)
         started = time.monotonic()
-        lane.run([waveform] * windows)
+        lane.run([waveform] * windows, index)
         lane.cost.observe(windows, time.monotonic() - started)

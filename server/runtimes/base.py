@@ -6,6 +6,14 @@ from typing import Protocol
 import numpy as np
 
 
+class DeviceOutOfMemoryError(Exception):
+    """The batch does not fit into the device's memory; a smaller one may."""
+
+
+class DeviceLostError(Exception):
+    """The device is lost to this process, as a GPU is after an illegal access; only a new process can go on."""
+
+
 @dataclass(frozen=True)
 class RuntimeInfo:
     """What runs, in words for `/info`, `/models`, the metrics and every reply."""
@@ -18,9 +26,13 @@ class RuntimeInfo:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """Logits float32 (B, C) of one batch, and the seconds its two stages took on the device."""
+    """One batch's logits and embeddings, and the seconds its two stages took on the device.
+
+    `logits` are float32 (B, C); `embeddings` float32 (B, D) are the features before the head.
+    """
 
     logits: np.ndarray
+    embeddings: np.ndarray
     features_seconds: float
     inference_seconds: float
 
@@ -32,7 +44,11 @@ class Runtime(Protocol):
     def info(self) -> RuntimeInfo: ...
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
-        """Tags waveforms float32 (B, S), of which the first `lengths` int64 (B,) samples of each row are sound."""
+        """Tags waveforms float32 (B, S), of which the first `lengths` int64 (B,) samples of each row are sound.
+
+        Raises: DeviceOutOfMemoryError, upon which smaller batches are tried; DeviceLostError, upon which the process
+        ends; whatever else may go wrong.
+        """
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The reference runtime: the checkpoint's own features and network in torch, on a CPU or a CUDA device."""
 
 import time
-from contextlib import nullcontext
+from typing import cast
 
 import numpy as np
 import torch
@@ -9,36 +9,54 @@ from torch import Tensor
 
 from model.backbones.mamba import MambaMixer
 from model.checkpoint import Checkpoint
+from model.precision import Precision, to_precision
 from model.selective_scan import default_implementation
-from server.runtimes.base import BatchResult, RuntimeInfo
+from server.runtimes.base import BatchResult, DeviceLostError, DeviceOutOfMemoryError, RuntimeInfo
+from server.runtimes.shortage import is_shortage
 
 SCAN_PACKAGES = {"cpu": "numba", "cuda": "mamba_ssm"}  # what runs the scan; other implementations go by their name
 
 
 class TorchRuntime:
-    """One checkpoint on its device; "bfloat16" and "float16" run the network under autocast, features stay float32."""
+    """One checkpoint on its device; a reduced precision is that of its matrix products, features stay float32."""
 
     def __init__(self, checkpoint: Checkpoint, device: str, precision: str = "float32") -> None:
         self._device = torch.device(device)
-        self._dtype: torch.dtype = getattr(torch, precision)
         self._features = checkpoint.features.to(self._device)
-        self._network = checkpoint.network.to(self._device)
+        self._network = to_precision(checkpoint.network.to(self._device), cast(Precision, precision))
         scans = any(isinstance(module, MambaMixer) for module in self._network.modules())
         implementation = default_implementation(self._device)
         scan = SCAN_PACKAGES.get(implementation, implementation) if scans else None
         self.info = RuntimeInfo(runtime="torch", precision=precision, device=str(self._device), scan=scan)
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
-        """Tags waveforms float32 (B, S), valid for `lengths` int64 (B,) samples, with logits (B, C)."""
+        """Tags waveforms float32 (B, S), valid for `lengths` int64 (B,) samples; logits (B, C), embeddings (B, D).
+
+        Raises: DeviceOutOfMemoryError; DeviceLostError.
+        """
+        try:
+            return self._run(waveforms, lengths)
+        except RuntimeError as error:
+            if not is_shortage(error):
+                if isinstance(error, torch.AcceleratorError):  # CUDA repeats such an error at every later call
+                    raise DeviceLostError(str(error)) from error
+                raise
+            shortage = str(error)
+        # Raised out here, where the failed batch's tensors are held by no traceback any more.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise DeviceOutOfMemoryError(shortage)
+
+    def _run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
         with torch.inference_mode():
             started = self._now()
             log_mel = self._features(
                 torch.from_numpy(waveforms).to(self._device), torch.from_numpy(lengths).to(self._device)
             )
             featured = self._now()
-            logits = self._logits(log_mel).float().cpu().numpy()
+            logits, embeddings = (output.float().cpu().numpy() for output in self._infer(log_mel))
             finished = self._now()
-        return BatchResult(logits, featured - started, finished - featured)
+        return BatchResult(logits, embeddings, featured - started, finished - featured)
 
     def close(self) -> None:
         """Drops the network and empties the device's cache."""
@@ -46,10 +64,10 @@ class TorchRuntime:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _logits(self, log_mel: Tensor) -> Tensor:
-        reduced = self._dtype is not torch.float32
-        with torch.autocast(self._device.type, self._dtype) if reduced else nullcontext():
-            return self._network(log_mel)
+    def _infer(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's logits (B, C), and the features (B, D) that its head made them from."""
+        embeddings = self._network.embed(log_mel)  # type: ignore[operator, union-attr]
+        return self._network.head(embeddings), embeddings  # type: ignore[operator, union-attr]
 
     def _now(self) -> float:
         if self._device.type == "cuda":

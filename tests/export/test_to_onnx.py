@@ -1,6 +1,7 @@
-"""AST to ONNX: the same logits after reload, any batch, and nothing half-written."""
+"""AST to ONNX: the same answers after reload, any batch, and nothing half-written."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,96 +9,87 @@ import onnx
 import pytest
 import torch
 
-from export import to_onnx as exporter
-from export.parity import compare_logits, session_logits
-from model import checkpoint
-from model.checkpoint import Checkpoint, CheckpointConfig
-from model.features import FeatureConfig
-from model.labels import LabelSet
-from model.registry import build_network
+from export import folder as export_folder
+from export.errors import ExportError, NotExportableError, ParityError
+from export.to_onnx import open_onnx, to_onnx
+from model.checkpoint import Checkpoint
 
-MIDS = ["/m/0bt9lr", "/m/09x0r", "/m/06mb1", "/m/04rlf", "/m/01yrx", "/m/03kmc9"]
-SIZES = {
-    "ast": {"classes": 6, "mels": 32, "frames": 64, "width": 32, "depth": 2, "heads": 2},
-    "aum": {"classes": 6, "mels": 32, "frames": 64, "width": 16, "depth": 1},
-}
+ExportOf = Callable[[str, str], Path]
 
 
-def _checkpoint(folder: Path, backbone: str) -> Checkpoint:
-    torch.manual_seed(0)
-    config = CheckpointConfig(
-        name=f"{backbone}-random",
-        backbone=backbone,
-        backbone_config=SIZES[backbone],
-        features=FeatureConfig("fbank", mels=32, frames=64, mean=-6.0, std=5.0),
-        window_seconds=0.64,
-        hop_seconds=0.64,
-    )
-    state = build_network(backbone, SIZES[backbone]).state_dict()
-    checkpoint.save(folder, config, state, LabelSet.from_mids(MIDS), torch.randn(8000) * 0.1, "# random\n")
-    return checkpoint.load(folder)
-
-
-@pytest.fixture(scope="module")
-def ast(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return _checkpoint(tmp_path_factory.mktemp("checkpoints") / "ast", "ast")
-
-
-@pytest.fixture(scope="module")
-def exported(ast: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("exports") / "ast"
-    exporter.to_onnx(ast, folder)
-    return folder
-
-
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_any_batch_gives_the_checkpoints_logits(ast: Checkpoint, exported: Path, batch: int) -> None:
-    log_mel = torch.randn(batch, 64, 32)
+@pytest.mark.parametrize(("precision", "atol"), [("float32", 1e-4), ("float16", 2e-2), ("int8", 5e-2)])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_any_batch_gives_the_checkpoints_logits_and_embeddings(
+    small_ast: Checkpoint, export_of: ExportOf, precision: str, atol: float, batch: int
+) -> None:
+    log_mel = torch.randn(batch, 64, 32, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        expected = ast.network(log_mel).numpy()
-    np.testing.assert_allclose(session_logits(exported / "model.onnx", log_mel.numpy()), expected, atol=1e-4)
+        embeddings = small_ast.network.embed(log_mel)
+        logits = small_ast.network.head(embeddings)
+    exported_logits, exported_embeddings = open_onnx(export_of("onnx", precision))(log_mel.numpy())
+    np.testing.assert_allclose(exported_logits, logits, atol=atol)
+    np.testing.assert_allclose(exported_embeddings, embeddings, atol=4 * atol)
+    assert exported_logits.dtype == exported_embeddings.dtype == np.float32
 
 
-def test_the_folder_describes_itself(ast: Checkpoint, exported: Path) -> None:
-    description = json.loads((exported / "export.json").read_text())
-    assert description["source_weights_sha256"] == ast.weights_sha256
-    assert description["precision"] == "float32"
-    assert description["parity"]["max_abs_diff"] <= exporter.TOLERANCE
+def test_the_folder_describes_itself(small_ast: Checkpoint, export_of: ExportOf) -> None:
+    folder = export_of("onnx", "float32")
+    about = json.loads((folder / "export.json").read_text())
+    assert about["source_weights_sha256"] == small_ast.weights_sha256
+    assert (about["runtime"], about["precision"]) == ("onnx", "float32")
+    assert about["versions"].keys() == {"torch", "onnx", "onnxruntime"}
+    assert about["parity"]["relative_diff"] <= 1e-4
+    assert about["parity"]["clips"] == 4
     for name in ("config.json", "labels.json", "golden.safetensors", "README.md"):
-        assert (exported / name).read_bytes() == (ast.folder / name).read_bytes()
+        assert (folder / name).read_bytes() == (small_ast.folder / name).read_bytes()
 
 
-def test_layer_normalisation_stays_one_operator(exported: Path) -> None:
-    operators = [node.op_type for node in onnx.load(exported / "model.onnx").graph.node]
+def test_the_graph_says_whose_it_is_and_keeps_norms_and_attention_whole(
+    small_ast: Checkpoint, export_of: ExportOf
+) -> None:
+    model = onnx.load(export_of("onnx", "float32") / "model.onnx")
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert told["source_weights_sha256"] == small_ast.weights_sha256
+    assert told["model"] == "ast-random"
+    operators = [node.op_type for node in model.graph.node]
     assert operators.count("LayerNormalization") == 6  # two per block, the final one, the head's
-    assert "ReduceMean" not in operators or operators.count("ReduceMean") == 1  # the mean of the class tokens
+    assert operators.count("MultiHeadAttention") == 2
+    assert "Softmax" not in operators
+    assert [value.name for value in model.graph.output] == ["logits", "embeddings"]
 
 
-def test_a_mamba_network_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
-    aum = _checkpoint(tmp_path / "aum", "aum")
-    with pytest.raises(exporter.NotExportableError, match="torch runtime"):
-        exporter.to_onnx(aum, tmp_path / "out")
+def test_eight_bit_weights_are_signed_and_the_head_stays_float(export_of: ExportOf) -> None:
+    model = onnx.load(export_of("onnx", "int8") / "model.onnx")
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+    assert len(products) == 8  # qkv, proj and the MLP's two in each of two blocks
+    assert {types[node.input[1]] for node in products} == {onnx.TensorProto.INT8}
+    heads = [t for t in model.graph.initializer if sorted(t.dims) == [6, 32]]
+    assert [tensor.data_type for tensor in heads] == [onnx.TensorProto.FLOAT]
+
+
+def test_a_mamba_network_is_refused_with_what_to_do_instead(small_aum: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(NotExportableError, match="torch runtime"):
+        to_onnx(small_aum, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_an_existing_folder_is_not_overwritten(ast: Checkpoint, exported: Path) -> None:
-    with pytest.raises(exporter.ExportError, match="exists already"):
-        exporter.to_onnx(ast, exported)
+def test_a_precision_that_the_target_lacks_is_refused(small_ast: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(NotExportableError, match="float32, float16, int8"):
+        to_onnx(small_ast, tmp_path / "out", "bfloat16")
 
 
-def test_a_drifting_export_is_refused_and_leaves_nothing(
-    ast: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exporter, "session_logits", lambda path, log_mel: session_logits(path, log_mel) + 0.01)
-    with pytest.raises(exporter.ParityError, match="differ"):
-        exporter.to_onnx(ast, tmp_path / "out")
+def test_an_existing_folder_is_not_overwritten(small_ast: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="exists already"):
+        to_onnx(small_ast, tmp_path)
+
+
+def test_a_drifting_export_is_refused_and_leaves_nothing(small_ast: Checkpoint, tmp_path: Path) -> None:
+    def drifting(log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            embeddings = small_ast.network.embed(torch.from_numpy(log_mel))
+            return (small_ast.network.head(embeddings) + 0.01).numpy(), embeddings.numpy()
+
+    with pytest.raises(ParityError, match="differ"):
+        export_folder.make_export(small_ast, tmp_path / "out", "onnx", "float32", lambda *_: {}, lambda _: drifting)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_parity_counts_differences_and_nan() -> None:
-    expected = np.arange(12.0).reshape(2, 6)
-    assert compare_logits(expected, expected + 0.5).max_abs_diff == 0.5
-    assert compare_logits(expected, expected[:, ::-1]).top5_agreement == 0.0
-    assert compare_logits(expected, np.full((2, 6), np.nan)).max_abs_diff == float("inf")
-    with pytest.raises(ValueError, match="shape"):
-        compare_logits(expected, expected[:1])

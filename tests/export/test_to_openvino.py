@@ -1,0 +1,40 @@
+"""AST to OpenVINO: the same answers after reload, in every precision."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.to_openvino import compile_options, open_openvino
+from model.checkpoint import Checkpoint
+
+ExportOf = Callable[[str, str], Path]
+
+
+@pytest.mark.parametrize(("precision", "atol"), [("bfloat16", 5e-2), ("int8", 5e-2)])
+def test_any_batch_gives_the_checkpoints_logits_and_embeddings(
+    small_ast: Checkpoint, export_of: ExportOf, precision: str, atol: float
+) -> None:
+    log_mel = torch.randn(3, 64, 32, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        embeddings = small_ast.network.embed(log_mel)
+        logits = small_ast.network.head(embeddings)
+    run = open_openvino(export_of("openvino", precision), precision, compile_options(small_ast, precision))
+    for rows in (slice(0, 1), slice(None)):
+        exported_logits, exported_embeddings = run(log_mel[rows].numpy())
+        np.testing.assert_allclose(exported_logits, logits[rows], atol=atol)
+        np.testing.assert_allclose(exported_embeddings, embeddings[rows], atol=4 * atol)
+
+
+def test_eight_bits_are_a_quarter_and_the_folder_says_how_to_compile(
+    small_ast: Checkpoint, export_of: ExportOf
+) -> None:
+    folder = export_of("openvino", "int8")
+    about = json.loads((folder / "export.json").read_text())
+    assert about["compile"] == {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+    xml = (folder / "model.xml").read_text()
+    assert xml.count('element_type="i8"') >= 8  # qkv, proj and the MLP's two in each of two blocks
+    assert not (folder / "graph.onnx").exists()
