@@ -15,7 +15,7 @@ RUN pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
         "$(sed -n 's/^\(torch==.*\)/\1+cpu/p' .ci/constraints.txt)"
 # The dependencies first, with empty packages, so that a change of our code does not install them again.
 COPY pyproject.toml README.md LICENSE ./
-RUN mkdir model server export loadtest && pip install --constraint .ci/constraints.txt ".[cpu]"
+RUN mkdir model server export loadtest && pip install --constraint .ci/constraints.txt ".[cpu,otel]"
 COPY model model
 COPY server server
 COPY export export
@@ -56,7 +56,7 @@ RUN MAMBA_KEEP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=
     pip install --no-build-isolation --constraint .ci/constraints.txt causal-conv1d mamba-ssm \
     && python -c "import torch, causal_conv1d_cuda, selective_scan_cuda"
 COPY pyproject.toml README.md LICENSE ./
-RUN mkdir model server export loadtest && pip install --constraint .ci/constraints.txt ".[gpu]"
+RUN mkdir model server export loadtest && pip install --constraint .ci/constraints.txt ".[gpu,otel]"
 COPY model model
 COPY server server
 COPY export export

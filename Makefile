@@ -1,6 +1,6 @@
 # What people do with Hark every day. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu check format bench bench-gpu load openapi picture constraints clean
+.PHONY: help serve test test-gpu check format bench bench-gpu bench-runtimes bench-serving load openapi picture augmentations constraints clean
 
 export VENV ?= .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
@@ -47,6 +47,14 @@ bench-gpu:  ## measure scan, networks, features, lengths and training on a GPU: 
 	@.ci/install load
 	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_gpu $(BENCH_ARGS)
 
+bench-runtimes:  ## time AST-base in every CPU runtime against transformers' own model (some ten minutes; docs/runtimes.md)
+	@.ci/install cpu train load bench
+	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_runtimes --cold $(BENCH_ARGS)
+
+bench-serving:  ## measure latency, throughput, overload, drain and memory of the server (BARS= names some; some fifteen minutes)
+	@.ci/install load dev
+	$(PYTHON_IN_VENV) -m tests.benchmarks.bench_serving $(BARS)
+
 load:  ## load-test the served models and print a table (URL= names a running server, else one is started)
 	@.ci/install load
 	.ci/with-server $(PYTHON_IN_VENV) -m loadtest.compare
@@ -58,6 +66,10 @@ openapi:  ## write docs/openapi.json from the app
 picture:  ## draw docs/page.png anew; needs chromium
 	@.ci/install cpu train load dev
 	.ci/with-server $(PYTHON_IN_VENV) .ci/picture.py
+
+augmentations:  ## draw docs/images/augmentations.png anew
+	@.ci/install load
+	PYTHONPATH=. $(PYTHON_IN_VENV) .ci/augmentations.py
 
 constraints:  ## resolve every extra that installs without a GPU anew and pin the result
 	VENV=build/constraints .ci/pin

@@ -1,38 +1,29 @@
-r"""Logits to scores, and scores to what a listener wants to read: the clip's labels, each window's labels, and events.
+"""Logits to scores, and scores to what a listener wants to read: the clip's labels, each window's, and events."""
 
-How windows become an event (`find_events`), for one class with enter = 0.5 and leave = 0.35:
-
-    window scores     .1    .4    .7    .9    .4    .6    .2          windows side by side
-    event                        |======================|             from the first score >= enter
-                                                                      to the last before one < leave
-Overlapping windows (here each twice its hop) hear the same moment more than once. A quiet neighbour says that the sound
-is not in what it shares with the event's windows, so its part is cut off; what remains lies between window edges:
-
-    .1   |-----------|                                                quiet
-    .8         |-----------|
-    .9               |-----------|
-    .7                     |-----------|
-    .2                           |-----------|                        quiet
-    event            |===========|                                    quiet neighbours' parts are cut off
-
-Where nothing would remain, the quiet neighbours contradict the loud windows, and the event is what all of those share:
-
-    .1   |-----------|                                                quiet
-    .9         |-----------|
-    .2               |-----------|                                    quiet
-    event      |===========|
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from model.labels import Label, LabelSet
+from model.events import Event, EventRules, Spans, check_scores, check_threshold, find_events
+from model.labels import LabelSet
 from model.rollup import roll_up
 
-Spans = Sequence[tuple[float, float]]
+__all__ = [
+    "ChannelTags",
+    "Event",
+    "EventRules",
+    "ScoredLabel",
+    "TagOptions",
+    "WindowTags",
+    "clip_scores",
+    "find_events",
+    "logits_to_scores",
+    "summarise",
+    "summarise_channels",
+    "top_labels",
+]
 
 
 @dataclass(frozen=True)
@@ -46,56 +37,20 @@ class ScoredLabel:
 
 @dataclass(frozen=True)
 class WindowTags:
-    """The labels of one window, best first."""
+    """The labels of one window, best first; `channel` is None where channels were mixed."""
 
     start_seconds: float
     end_seconds: float
     labels: tuple[ScoredLabel, ...]
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
-class Event:
-    """A stretch of the clip in which a label is heard; `score` is the highest of its windows."""
+class ChannelTags:
+    """The top labels of one channel, which counts from 0."""
 
-    mid: str
-    label: str
-    start_seconds: float
-    end_seconds: float
-    score: float
-
-
-@dataclass(frozen=True)
-class EventRules:
-    """When a label begins and ends, and which events are kept.
-
-    An event begins with a score of at least `enter` and lasts while scores stay at `leave` or above. Events of a label
-    that lie at most `gap_seconds` apart become one; then those shorter than `minimum_seconds` are dropped. `per_class`
-    gives labels (by mid) their own enter threshold; their leave threshold keeps the proportion of `leave` to `enter`.
-
-    Raises: ValueError when a threshold is outside [0, 1], leave is above enter, or a duration is negative.
-    """
-
-    enter: float = 0.5
-    leave: float = 0.35
-    minimum_seconds: float = 0.0
-    gap_seconds: float = 0.5
-    per_class: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        thresholds = {"enter": self.enter, "leave": self.leave}
-        thresholds |= {f"The enter threshold of {mid}": enter for mid, enter in self.per_class.items()}
-        for name, value in thresholds.items():
-            _check_threshold(name, value)
-        if self.leave > self.enter:
-            raise ValueError(f"leave must not be above enter, but {self.leave} is above {self.enter}.")
-        for name in ("minimum_seconds", "gap_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a number of seconds from 0 on, not {getattr(self, name)!r}.")
-
-    def thresholds(self, mid: str) -> tuple[float, float]:
-        """Return the (enter, leave) thresholds of one label."""
-        enter = self.per_class.get(mid, self.enter)
-        return enter, (enter * self.leave / self.enter if self.enter else 0.0)
+    channel: int
+    labels: tuple[ScoredLabel, ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +67,7 @@ class TagOptions:
 
     def __post_init__(self) -> None:
         _check_top_k(self.top_k)
-        _check_threshold("threshold", self.threshold)
+        check_threshold("threshold", self.threshold)
 
 
 def summarise(
@@ -130,6 +85,33 @@ def summarise(
         for (start, end), scores in zip(spans, window_scores, strict=True)
     )
     return top_labels(clip_scores(window_scores), labels, options.top_k, options.threshold), windows, events
+
+
+def summarise_channels(
+    window_scores: np.ndarray, spans: Spans, channels: Sequence[int], labels: LabelSet, options: TagOptions
+) -> tuple[tuple[ScoredLabel, ...], tuple[ChannelTags, ...], tuple[WindowTags, ...], tuple[Event, ...]]:
+    """Turn scores (W, C) of windows at `spans`, each of the channel in `channels`, into one timeline per channel.
+
+    The clip's labels are over all channels; windows come by start, events by start and score, both with their channel.
+
+    Raises: as `summarise`.
+    """
+    if options.rollup:
+        window_scores, labels = roll_up(window_scores, labels)
+        options = replace(options, rollup=False)
+    tops: list[ChannelTags] = []
+    windows: list[WindowTags] = []
+    events: list[Event] = []
+    for channel in sorted(set(channels)):
+        rows = [row for row, of in enumerate(channels) if of == channel]
+        best, tags, found = summarise(window_scores[rows], [spans[row] for row in rows], labels, options)
+        tops.append(ChannelTags(channel, best))
+        windows += [replace(tag, channel=channel) for tag in tags]
+        events += [replace(event, channel=channel) for event in found]
+    windows.sort(key=lambda window: window.start_seconds)
+    events.sort(key=lambda event: (event.start_seconds, -event.score))
+    clip = top_labels(clip_scores(window_scores), labels, options.top_k, options.threshold)
+    return clip, tuple(tops), tuple(windows), tuple(events)
 
 
 def logits_to_scores(logits: np.ndarray, activation: Literal["sigmoid", "softmax", "none"]) -> np.ndarray:
@@ -168,92 +150,14 @@ def top_labels(scores: np.ndarray, labels: LabelSet, top_k: int, threshold: floa
     label.
     """
     _check_top_k(top_k)
-    _check_threshold("threshold", threshold)
-    _check_scores(scores[None], labels)
+    check_threshold("threshold", threshold)
+    check_scores(scores[None], labels)
     best = np.argsort(-scores, kind="stable")[:top_k]
     return tuple(
         ScoredLabel(labels[int(i)].mid, labels[int(i)].name, float(scores[i])) for i in best if scores[i] >= threshold
     )
 
 
-def find_events(window_scores: np.ndarray, spans: Spans, labels: LabelSet, rules: EventRules) -> tuple[Event, ...]:
-    """Join windows with scores (W, C) into events, by start and then by score; the module draws the rule.
-
-    `spans` are the windows' (start, end) in seconds, both rising from window to window; they may overlap.
-
-    Raises: ValueError when scores, spans and labels do not fit together, a score is not a number, or spans are out of
-    order.
-    """
-    _check_scores(window_scores, labels)
-    _check_spans(spans, len(window_scores))
-    events: list[Event] = []
-    peaks = window_scores.max(axis=0, initial=-np.inf)
-    for label, peak in zip(labels, peaks, strict=True):
-        if peak >= rules.thresholds(label.mid)[0]:
-            events += _label_events(window_scores[:, label.index], spans, label, rules)
-    return tuple(sorted(events, key=lambda event: (event.start_seconds, -event.score)))
-
-
-def _label_events(scores: np.ndarray, spans: Spans, label: Label, rules: EventRules) -> list[Event]:
-    """Find one label's events from its scores (W,)."""
-    events: list[Event] = []
-    enter, leave = rules.thresholds(label.mid)
-    for first, last in _loud_runs(scores, enter, leave):
-        start, end = _locate(first, last, scores, spans, leave)
-        peak = float(scores[first : last + 1].max())
-        if events and start - events[-1].end_seconds <= rules.gap_seconds:
-            previous = events.pop()
-            start, end = min(start, previous.start_seconds), max(end, previous.end_seconds)
-            peak = max(peak, previous.score)
-        events.append(Event(label.mid, label.name, start, end, peak))
-    return [event for event in events if event.end_seconds - event.start_seconds >= rules.minimum_seconds]
-
-
-def _loud_runs(scores: np.ndarray, enter: float, leave: float) -> list[tuple[int, int]]:
-    """Return (first, last) window of each run that begins at `enter` and stays at `leave` or above."""
-    changes = np.diff(np.concatenate(([0], (scores >= leave).astype(np.int8), [0])))
-    runs = []
-    for begin, stop in zip(np.flatnonzero(changes == 1), np.flatnonzero(changes == -1), strict=True):
-        if (entered := np.flatnonzero(scores[begin:stop] >= enter)).size:
-            runs.append((int(begin + entered[0]), int(stop - 1)))
-    return runs
-
-
-def _locate(first: int, last: int, scores: np.ndarray, spans: Spans, leave: float) -> tuple[float, float]:
-    """Return where in seconds the sound of windows first..last is, given their quiet neighbours."""
-    start, end = spans[first][0], spans[last][1]
-    if first > 0 and scores[first - 1] < leave:
-        start = max(start, spans[first - 1][1])
-    if last + 1 < len(spans):
-        end = min(end, spans[last + 1][0])
-    if start < end:
-        return start, end
-    return spans[last][0], spans[first][1]
-
-
 def _check_top_k(top_k: int) -> None:
     if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or top_k < 1:
         raise ValueError(f"top_k must be a whole number of at least 1, not {top_k!r}.")
-
-
-def _check_threshold(name: str, value: float) -> None:
-    if not 0 <= value <= 1:  # catches NaN too
-        raise ValueError(f"{name} must be between 0 and 1, not {value!r}.")
-
-
-def _check_scores(window_scores: np.ndarray, labels: LabelSet) -> None:
-    if window_scores.ndim != 2 or window_scores.shape[1] != len(labels):
-        raise ValueError(f"Scores of shape {window_scores.shape} do not fit {len(labels)} labels.")
-    if np.isnan(window_scores).any():
-        raise ValueError("Scores must be numbers, but there is a NaN among them.")
-
-
-def _check_spans(spans: Spans, windows: int) -> None:
-    if len(spans) != windows:
-        raise ValueError(f"There are {windows} windows of scores but {len(spans)} spans.")
-    for index, (start, end) in enumerate(spans):
-        before = spans[index - 1] if index else (-np.inf, -np.inf)
-        if not (start < end and before[0] < start and before[1] < end):
-            raise ValueError(
-                f"Window {index}, {start} to {end} seconds, is empty or does not follow the one before it."
-            )

@@ -1,5 +1,6 @@
 """Builds the web application from settings; everything it holds lives in one `Service`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -7,13 +8,25 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 
-from server.auth import require_api_key
+from server.auth import require_admin_key, require_api_key
 from server.errors import install_error_handlers
 from server.middleware import RequestMiddleware
-from server.routes import catalogue, classify, health, hugging_face, pages
+from server.routes import (
+    admin,
+    catalogue,
+    classes,
+    classify,
+    embed,
+    health,
+    hugging_face,
+    open_inference,
+    pages,
+    stream,
+)
 from server.schemas import ErrorAnswer
 from server.service import Service
 from server.settings import Settings
+from server.tracing import open_tracing
 from server.version import VERSION
 
 DESCRIPTION = """Hark listens to audio and says what is in it.
@@ -28,7 +41,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 def create_app(settings: Settings) -> FastAPI:
     """The application; its models load in the background once it starts, and `app.state.service` is its inside."""
-    service = Service(settings)
+    service, tracing = Service(settings), open_tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -37,6 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             await service.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="Hark",
@@ -50,11 +65,12 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     guarded = [Depends(require_api_key)]
-    for module in (classify, hugging_face, catalogue):
+    for module in (classify, classes, embed, hugging_face, open_inference, catalogue):
         app.include_router(module.router, dependencies=guarded)
-    for module in (health, pages):
+    for module in (health, pages, stream):  # a stream's key may come in its first message
         app.include_router(module.router)
+    app.include_router(admin.router, dependencies=[Depends(require_admin_key)])
     app.mount("/page", StaticFiles(directory=pages.PAGE), name="page")
     install_error_handlers(app)
-    app.add_middleware(RequestMiddleware, service=service)
+    app.add_middleware(RequestMiddleware, service=service, tracing=tracing)
     return app

@@ -1,4 +1,4 @@
-"""The `hark` command: serve, classify, models, bench, and those of `workshop.py`.
+"""The `hark` command: serve, classify, models, bench, and those of `workshop.py` and `evaluation_commands.py`.
 
 Exit code 0, or 1 for a failure and 2 for bad usage, with one sentence on stderr.
 Modules that import torch are imported where a command needs them, so that `hark --help` and bad usage answer at once.
@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from server.console import CommandError, discard_output, print_error, print_table, progress, write_out, write_tables
+from server import evaluation_commands
+from server.console import (
+    CommandError,
+    discard_output,
+    print_error,
+    print_table,
+    progress,
+    read_input,
+    write_out,
+    write_tables,
+)
 from server.formats import FORMATS, Writer
+from server.teach_command import FolderOption
 from server.workshop import add_commands
 
 if TYPE_CHECKING:
@@ -45,45 +56,68 @@ class OutputFormat(StrEnum):
     RAVEN = "raven"
 
 
+class ChannelMode(StrEnum):
+    """What `hark classify` does with several channels."""
+
+    MIXED = "mixed"
+    SPLIT = "split"
+
+
+class Benched(StrEnum):
+    """What `hark bench` times."""
+
+    MODELS = "models"
+    RUNTIMES = "runtimes"
+
+
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; 0.0.0.0 is every interface.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 lets the system choose one.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="Model to serve; repeat it for several.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 and so on.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
 ) -> None:
     """Serve the web page and the HTTP interface.
 
-    What is not given here comes from HARK_* environment variables (docs/configuration.md).
+    What is not given here comes from HARK_* environment variables, then from the settings file (docs/configuration.md).
     """
     from pydantic import ValidationError
 
     from server.process import serve as serve_until_signal
     from server.settings import Settings
+    from server.settings_rules import SettingsFileError
 
-    given: dict[str, Any] = {"host": host, "port": port, "models": model or None, "device": device}
+    given: dict[str, Any] = {"host": host, "port": port, "models": model or None, "device": device, "config": config}
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise typer.BadParameter(_what_is_wrong(error)) from error
+    except SettingsFileError as error:
+        raise typer.BadParameter(str(error)) from error
     _check_address(settings.host, settings.port)
     raise typer.Exit(serve_until_signal(settings))
 
 
 @app.command()
 def classify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Sound files of any common format.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Sound files of any common format; - is standard input.")
+    ],
     model: Annotated[str | None, typer.Option(help="A bundled model's name or a checkpoint folder.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Most labels per clip and window.")] = 5,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Leave out labels scored lower.")] = 0.0,
     window: Annotated[float | None, typer.Option(help="Window in seconds; by default the model's own.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds between window starts.")] = None,
     rollup: Annotated[bool, typer.Option("--rollup", help="Lift scores to AudioSet parents.")] = False,
+    channels: Annotated[ChannelMode, typer.Option(help="Tag channels mixed, or each by itself.")] = ChannelMode.MIXED,
     output: Annotated[OutputFormat, typer.Option("--format", help="What to write.")] = OutputFormat.TABLE,
+    classes: FolderOption = None,
 ) -> None:
     """Tag sound files on this machine, without a server."""
     write = _writer(output, len(files))
-    tag_file = _tagger(model, window, hop, {"top_k": top_k, "threshold": threshold, "rollup": rollup})
+    options = {"top_k": top_k, "threshold": threshold, "rollup": rollup, "channels": channels.value}
+    tag_file = _tagger(model, window, hop, classes, options)
     failed: list[Path] = []
     with progress(len(files), "tagging") as advance:
         reports = _reports(files, tag_file, failed, advance)
@@ -108,12 +142,22 @@ def models(
 
 @app.command()
 def bench(
+    what: Annotated[
+        Benched, typer.Argument(help="models: the reference in torch; runtimes: all that can serve here.")
+    ] = Benched.MODELS,
     model: Annotated[list[str] | None, typer.Option(help="Model to time; repeat it for several.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="How often each is timed; the median counts.")] = 20,
 ) -> None:
-    """Time models on this machine: one window of sound from waveform to scores, without a server."""
+    """Time models on this machine: one window of sound from waveform to scores, without a server.
+
+    `hark bench runtimes` measures every runtime with each model; `hark serve` then takes the fastest.
+    """
     from model.registry import bundled_models
     from server.bench import time_model
+    from server.runtime_commands import bench_runtimes
+
+    if what is Benched.RUNTIMES:
+        return bench_runtimes(model or bundled_models())
 
     timings = [time_model(_load(name), repeats) for name in model or bundled_models()]
     rows = [
@@ -124,6 +168,7 @@ def bench(
 
 
 add_commands(app)
+evaluation_commands.add_commands(app)
 
 
 def main() -> NoReturn:
@@ -157,7 +202,10 @@ def run(arguments: Sequence[str]) -> int:
 
 def _what_is_wrong(error: "ValidationError") -> str:
     """Each bad setting's name and what is wrong with it; a setting's value may be secret and is not repeated."""
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'settings'}: {fault['msg']}" for fault in error.errors())
+    faults = (
+        (".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")) for fault in error.errors()
+    )
+    return "; ".join(f"{name}: {message}" if name else message for name, message in faults)
 
 
 def _check_address(host: str, port: int) -> None:
@@ -185,18 +233,22 @@ def _writer(output: OutputFormat, files: int) -> Writer:
 
 
 def _tagger(
-    model: str | None, window: float | None, hop: float | None, options: dict[str, Any]
+    model: str | None, window: float | None, hop: float | None, classes: Path | None, options: dict[str, Any]
 ) -> Callable[[Path], "Tagging"]:
     """A function that tags a file; the model is loaded and the window checked before the first."""
     from model.pipeline import tag, window_grid
     from model.registry import DEFAULT_MODEL
+    from server.own_classes import read_classes
 
     checkpoint = _load(model or DEFAULT_MODEL)
+    own_classes = read_classes(classes, checkpoint)
     try:
         window_grid(checkpoint, window, hop)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return lambda path: tag(path, checkpoint, window_seconds=window, hop_seconds=hop, **options)
+    return lambda path: tag(
+        read_input(path), checkpoint, window_seconds=window, hop_seconds=hop, own_classes=own_classes, **options
+    )
 
 
 def _load(name: str) -> "Checkpoint":

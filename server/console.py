@@ -4,21 +4,51 @@ Results go to stdout, everything else to stderr. Off a terminal tables are plain
 """
 
 import os
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column, Table
 from rich.text import Text
 
 from server.formats import Report
 
+LINE_SECONDS = 60.0
+
+
+STDIN_MEMORY_BYTES = 2**24
+
 
 class CommandError(Exception):
     """A command failed for a reason that the message gives in one sentence."""
+
+
+@contextmanager
+def as_command_errors() -> Iterator[None]:
+    """The rooms' own errors, which are one sentence each, become the command's."""
+    try:
+        yield
+    except (ValueError, LookupError, ImportError) as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or 'a file'}: {error.strerror or error}") from error
 
 
 def print_error(message: str) -> None:
@@ -29,6 +59,20 @@ def print_error(message: str) -> None:
 def print_note(message: str) -> None:
     """One line of news on stderr, out of the way of results."""
     print(message, file=sys.stderr, flush=True)
+
+
+def read_input(path: Path) -> Path | BinaryIO:
+    """The file to read: `-` stands for standard input, kept in a temporary file, as decoders must seek.
+
+    Raises: CommandError where there is no standard input.
+    """
+    if str(path) != "-":
+        return path
+    if sys.stdin is None:
+        raise CommandError("there is no standard input to read '-' from")
+    file = SpooledTemporaryFile(max_size=STDIN_MEMORY_BYTES)  # noqa: SIM115 (goes with its last reader)
+    shutil.copyfileobj(sys.stdin.buffer, file)
+    return cast(BinaryIO, file)
 
 
 def write_out(text: str) -> None:
@@ -77,10 +121,17 @@ def write_tables(reports: Iterable[Report]) -> Iterator[str]:
         tagged = report.tagged
         yield f"{report.source}  ({tagged.duration_seconds:.1f} s, {tagged.model})\n"
         yield render_table(("score", "label", "mid"), [(f"{i.score:.3f}", i.label, i.mid) for i in tagged.labels])
+        for tags in tagged.channels:
+            named = [(f"{i.score:.3f}", i.label, i.mid) for i in tags.labels]
+            yield render_table(("score", f"label in channel {tags.channel}", "mid"), named)
         events = sorted(tagged.events, key=lambda event: event.start_seconds)
         if events:
-            rows = [(clock(e.start_seconds), clock(e.end_seconds), f"{e.score:.3f}", e.label) for e in events]
-            yield render_table(("from", "to", "score", "event"), rows)
+            columns = ("from", "to", "score", "event", *(("channel",) if tagged.channels else ()))
+            rows = [
+                (clock(e.start_seconds), clock(e.end_seconds), f"{e.score:.3f}", e.label, str(e.channel))
+                for e in events
+            ]
+            yield render_table(columns, [row[: len(columns)] for row in rows])
 
 
 def clock(seconds: float) -> str:
@@ -101,6 +152,26 @@ def progress(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def long_progress(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """Shows a bar on a terminal, else a line a minute; gives the function that advances it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        done, said = 0, time.monotonic()
+
+        def advance() -> None:
+            nonlocal done, said
+            done += 1
+            bar.advance(task)
+            if not console.is_terminal and time.monotonic() - said >= LINE_SECONDS:
+                said = time.monotonic()
+                print_note(f"{what}: {done} of {total}")
+
+        yield advance
 
 
 @contextmanager

@@ -38,6 +38,12 @@ class CostModel:
             return 0.0, mean_seconds / mean_windows
         return intercept, slope
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether one more window costs more than one more batch, so that large batches gain little."""
+        per_batch, per_window = self.coefficients()
+        return per_window > per_batch
+
     def predict(self, windows: int, batch_windows: int) -> float:
         """Seconds that `windows` take in batches of at most `batch_windows`."""
         per_batch, per_window = self.coefficients()

@@ -64,7 +64,7 @@ def _body(operation: dict[str, Any]) -> str:
 
 
 def _answer(operation: dict[str, Any], document: dict[str, Any]) -> str:
-    schema = operation["responses"]["200"].get("content", {}).get("application/json", {}).get("schema", {})
+    schema = operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("schema", {})
     lines = _lines(schema, document, indent=0)
     return f"<details><summary>Answer</summary><pre>{escape(chr(10).join(lines))}</pre></details>" if lines else ""
 

@@ -1,57 +1,47 @@
-"""The batching engine: one bounded queue and one worker thread per device, one future per item.
+"""The batching engine: one bounded queue, one worker thread per device, one future per item.
 
-    admit ─► submit ─► this request's line ─┐
-    admit ─► submit ─► this request's line ─┴► one item of each in turn ─► runtime.run ─► futures
+    admit ─► submit ─► this request's line ─┐                             ┌─► device 0: runtime.run ─► futures
+    admit ─► submit ─► this request's line ─┴─► one item of each in turn ─┴─► device 1: runtime.run ─► futures
 
-There is no batching timer: when the device is free it takes what waits, one item of each request in turn, so a short
+There is no batching timer: when a device is free it takes what waits, one item of each request in turn, so a short
 clip never stands behind all the windows of a long one. The engine knows threads and futures, not HTTP or asyncio.
-
-    EngineError
-    ├── QueueFullError         no room, or the predicted wait would pass the deadline
-    ├── EngineClosedError      draining or stopped
-    ├── DeadlineError          the deadline passed before the answer was ready
-    └── InferenceFailedError   the runtime raised, or answered a wrong shape or a number that is not finite
+What it raises is in `engine_errors.py`, what a worker does with a batch in `worker.py`, whose turn it is in
+`fair_queue.py`.
 """
 
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import structlog
 
-from server.fair_queue import FairQueue, Item, ItemResult, Job
+from server.caution import Caution
+from server.engine_errors import (
+    DeadlineError,
+    EngineClosedError,
+    EngineError,
+    InferenceFailedError,
+    QueueFullError,
+    WorkerStuckError,
+)
+from server.fair_queue import FairQueue, Item, ItemResult, Job, Priority
 from server.lane import Lane
 from server.metrics import Metrics
-from server.runtimes.base import BatchResult
+from server.worker import Running, Worker, fail_late, number_batches
 
-log = structlog.get_logger()
-
-
-class EngineError(Exception):
-    """Base of what the engine raises or sets on a future."""
-
-
-class QueueFullError(EngineError):
-    """No room; `retry_after_seconds` is when the queue should have drained, `reason` is "full" or "deadline"."""
-
-    def __init__(self, message: str, retry_after_seconds: float, reason: str) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
-        self.reason = reason
-
-
-class EngineClosedError(EngineError):
-    """The engine takes no more work."""
-
-
-class DeadlineError(EngineError):
-    """The request's deadline passed before its answer was ready."""
-
-
-class InferenceFailedError(EngineError):
-    """The runtime failed on the batch that held this item; the cause is chained."""
+__all__ = [
+    "DeadlineError",
+    "Engine",
+    "EngineClosedError",
+    "EngineError",
+    "EngineLimits",
+    "InferenceFailedError",
+    "QueueFullError",
+    "WorkerStuckError",
+]
 
 
 @dataclass(frozen=True)
@@ -64,60 +54,129 @@ class EngineLimits:
 
 
 class Engine:
-    """One device's queue and worker; deadlines are `time.monotonic()` seconds."""
+    """The queue and its workers, one for each device of the served models; deadlines are `time.monotonic()` seconds."""
 
     def __init__(self, limits: EngineLimits, metrics: Metrics) -> None:
         self.limits = limits
         self._metrics = metrics
         self._queue = FairQueue()
-        self._changed = threading.Condition()  # guards the queue and the flags below
+        self._changed = threading.Condition()  # guards the queue, the workers and the flags below
         self._accepting = True
         self._stopping = False
-        self._running: tuple[Lane, int, float] | None = None  # lane, windows and start of the batch on the device
-        self._batches = 0
-        self._worker = threading.Thread(target=self._work, name="hark-engine", daemon=True)
+        self._receiving: Counter[str] = Counter()  # requests whose body is still coming, by id
+        self._batch_numbers = number_batches()
+        self._workers: list[Worker] = []
+        self._idle_workers = 0
+        self._caution = Caution()
 
     def start(self) -> None:
-        """Starts the worker thread."""
-        self._worker.start()
+        """Starts the first device's worker; others start when a model that has their devices is first asked."""
+        with self._changed:
+            self._start_workers(1)
+
+    def _start_workers(self, count: int) -> None:
+        while len(self._workers) < count:
+            worker = Worker(len(self._workers), self._take, self._plan, self._metrics, self._batch_numbers)
+            self._workers.append(worker)
+            worker.start()
+
+    @property
+    def lost_device(self) -> str:
+        """How a device was lost for as long as this process lives, in one sentence; empty while all is well."""
+        return next((worker.lost for worker in list(self._workers) if worker.lost), "")
+
+    def check_workers(self) -> None:
+        """Raises: WorkerStuckError when a device is lost, or has not come back from a batch for far too long."""
+        if self.lost_device:
+            raise WorkerStuckError(self.lost_device)
+        for worker in list(self._workers):
+            running = worker.running
+            if running is not None and running.is_stuck:
+                seconds = time.monotonic() - running.started
+                raise WorkerStuckError(f"device {worker.device} has been busy with one batch for {seconds:.0f} seconds")
 
     # The door
 
     def check_room(self, lane: Lane, deadline: float | None = None) -> None:
         """Refuses a request before its body is read.
 
-        Raises: EngineClosedError when draining; what `admit` would raise now.
+        Raises: EngineClosedError when draining; WorkerStuckError; what `admit` would raise now.
         """
+        self.check_workers()
         with self._changed:
-            if not self._accepting:
-                raise EngineClosedError("the server is shutting down; send the request to another replica")
-            self._refuse_or_pass(lane, deadline)
+            self._pass_door(lane, deadline)
 
-    def admit(self, lane: Lane, deadline: float | None = None, request_id: str = "") -> Job:
+    def begin_reception(self, lane: Lane, request_id: str, deadline: float | None = None) -> None:
+        """Passes `check_room`, and holds a place among the requests while a body is received; `admit` takes it over.
+
+        Raises: as `check_room`.
+        """
+        self.check_workers()
+        with self._changed:
+            self._pass_door(lane, deadline)
+            self._receiving[request_id] += 1
+
+    def end_reception(self, request_id: str) -> None:
+        """Gives the place back, if the request still holds it."""
+        with self._changed:
+            self._end_reception(request_id)
+
+    def admit(
+        self,
+        lane: Lane,
+        deadline: float | None = None,
+        request_id: str = "",
+        priority: Priority = "interactive",
+    ) -> Job:
         """Opens a request, with room reserved for its first window; later windows are never refused.
 
-        Draining lets in who came before: a request is accepted at `check_room`, and its body may take a while.
+        Draining lets in who came before: a request is accepted at the door, and its body may take a while.
 
         Raises: EngineClosedError after `stop`; QueueFullError when the queue, or the number of requests, is at its
-        limit or the predicted wait passes `deadline`.
+        limit or the predicted finish passes `deadline`; DeadlineError where it would on an idle server too.
         """
-        job = Job(lane, deadline, request_id)
+        job = Job(lane, deadline, request_id, priority)
         with self._changed:
-            self._refuse_or_pass(lane, deadline)
+            self._end_reception(request_id)
+            self._refuse_or_pass(job)
             self._queue.add_job(job)
+            self._start_workers(len(lane.runtimes))
         return job
 
-    def _refuse_or_pass(self, lane: Lane, deadline: float | None) -> None:
+    def _pass_door(self, lane: Lane, deadline: float | None) -> None:
+        if not self._accepting:
+            raise EngineClosedError("the server is shutting down; send the request to another replica")
+        self._refuse_or_pass(Job(lane, deadline, ""))
+
+    def _end_reception(self, request_id: str) -> None:
+        if request_id in self._receiving:
+            self._receiving -= Counter([request_id])  # forgets it at 0
+
+    def _refuse_or_pass(self, job: Job) -> None:
         if self._stopping:
             raise EngineClosedError("the server has stopped; send the request to another replica")
-        wait = self._predicted_wait_seconds()
-        if self._queue.audio_seconds + lane.window_seconds > self.limits.queue_audio_seconds:
+        if self._queue.audio_seconds + job.lane.window_seconds > self.limits.queue_audio_seconds:
+            wait = self._predicted_wait_seconds()
             raise QueueFullError(f"the queue is full; the estimated wait is {wait:.1f} s", wait, "full")
-        if len(self._queue.jobs) >= self.limits.requests:
+        if len(self._queue.jobs) + self._receiving.total() >= self.limits.requests:
+            wait = self._predicted_wait_seconds()
             raise QueueFullError(f"{self.limits.requests} requests are already being answered", wait, "full")
-        finish = wait + lane.cost.predict(1, lane.batch_windows)
-        if deadline is not None and time.monotonic() + finish > deadline:
-            raise QueueFullError(f"the estimated wait of {finish:.1f} s would pass the deadline", wait, "deadline")
+        before = self._share(self._queue.seconds_before_newcomer(job.priority)) + self._running_seconds()
+        job.predicted_seconds = before + job.lane.cost.predict(1, job.lane.batch_windows)
+        if job.deadline is not None:
+            self._refuse_the_hopeless(job, job.deadline - time.monotonic())
+
+    def _refuse_the_hopeless(self, job: Job, seconds_left: float) -> None:
+        """An idle engine lets everybody try, or one slow batch would have it refuse for ever and never learn better."""
+        if seconds_left <= 0:
+            raise DeadlineError("the deadline passed before the request could begin")
+        alone = job.lane.cost.predict(1, job.lane.batch_windows)
+        at_latest = self._caution.factor * job.predicted_seconds
+        if job.predicted_seconds > alone and at_latest > seconds_left:
+            if alone > seconds_left:
+                raise DeadlineError(f"the model needs about {alone:.2f} s, and the deadline is in {seconds_left:.2f} s")
+            sentence = f"the estimated wait of {at_latest:.1f} s would pass the deadline"
+            raise QueueFullError(sentence, at_latest - seconds_left, "deadline")
 
     # One request's windows
 
@@ -141,9 +200,16 @@ class Engine:
         with self._changed:
             if self._stopping or job not in self._queue.jobs:
                 raise EngineClosedError("the server has stopped; send the request to another replica")
+            if job.reserves:
+                item.future.add_done_callback(partial(self._learn, job))
             self._queue.push(item)
             self._changed.notify_all()
         return item.future
+
+    def _learn(self, job: Job, answer: Future[ItemResult]) -> None:
+        """Compares a request's first answer with what had been predicted at the door."""
+        if not answer.cancelled():
+            self._caution.observe(job.predicted_seconds, time.monotonic() - job.admitted)
 
     def release(self, job: Job) -> None:
         """Ends a request, answered or not: what still waits is cancelled, what is on the device runs on for nobody."""
@@ -160,67 +226,46 @@ class Engine:
         return self._queue.waiting[lane]
 
     def predicted_wait_seconds(self) -> float:
-        """When the device should be free, if nothing more came."""
+        """When the devices should be free, if nothing more came."""
         with self._changed:
             return self._predicted_wait_seconds()
 
     def _predicted_wait_seconds(self) -> float:
-        if self._running is None:
-            return self._queue.predicted_seconds
-        lane, windows, started = self._running
-        remaining = lane.cost.predict(windows, lane.batch_windows) - (time.monotonic() - started)
-        return self._queue.predicted_seconds + max(0.0, remaining)
+        return self._share(self._queue.predicted_seconds) + self._running_seconds()
 
-    # The worker
+    def _share(self, seconds: float) -> float:
+        return seconds / max(1, len(self._workers))
 
-    def _work(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            if batch:
-                self._run(batch)
+    def _running_seconds(self) -> float:
+        """Until the first device is free."""
+        running = [worker.running for worker in self._workers]
+        return min((batch.remaining_seconds if batch else 0.0 for batch in running), default=0.0)
 
-    def _next_batch(self) -> list[Item] | None:
+    # What the workers ask
+
+    def _take(self, worker: Worker) -> list[Item] | None:
         """Waits for work; an empty batch means that all who waited had left or were late, None means stop."""
         with self._changed:
-            self._running = None
-            self._changed.wait_for(lambda: self._queue or self._stopping)
+            worker.running = None
+            self._idle_workers += 1
+            self._changed.wait_for(lambda: self._stopping or self._queue.has_work(worker.device))
             if self._stopping:
                 return None
-            batch, late = self._queue.take()
+            batch, late = self._queue.take(worker.device, partial(self._room_in_batch, worker.device))
+            self._idle_workers -= 1
             if batch:
-                self._running = (batch[0].job.lane, len(batch), time.monotonic())
-        for item in late:
-            item.future.set_exception(DeadlineError("the deadline passed while the request waited for the device"))
+                worker.running = Running(batch[0].job.lane, len(batch), time.monotonic())
+        fail_late(late)
         return batch
 
-    def _run(self, batch: list[Item]) -> None:
-        """Runs one batch and answers its futures; a failure is its items' alone."""
-        lane, started = batch[0].job.lane, time.monotonic()
-        try:
-            result = lane.run([item.waveform for item in batch])
-        except Exception as error:
-            log.exception("batch failed", model=lane.model, request_ids=[item.job.request_id for item in batch])
-            _fail(batch, error)
-            return
-        lane.cost.observe(len(batch), time.monotonic() - started)
-        self._batches += 1
-        self._measure(batch, result, started)
-        for item, logits in zip(batch, result.logits, strict=True):
-            if np.isfinite(logits).all():
-                timing = (started - item.submitted, result.features_seconds, result.inference_seconds)
-                item.future.set_result(ItemResult(logits, *timing, self._batches))
-            else:
-                log.error("logits are not finite", model=lane.model, request_ids=[item.job.request_id])
-                item.future.set_exception(InferenceFailedError("the logits are not finite"))
+    def _plan(self, worker: Worker) -> list[Item]:
+        with self._changed:
+            return self._queue.plan(worker.device, lambda lane: lane.budget(worker.device).windows)
 
-    def _measure(self, batch: list[Item], result: BatchResult, started: float) -> None:
-        model, sample_rate, metrics = batch[0].job.lane.model, batch[0].job.lane.sample_rate, self._metrics
-        for item in batch:
-            metrics.stage_seconds.labels(model, "queue").observe(started - item.submitted)
-        metrics.stage_seconds.labels(model, "features").observe(result.features_seconds)
-        metrics.stage_seconds.labels(model, "inference").observe(result.inference_seconds)
-        metrics.batch_windows.labels(model).observe(len(batch))
-        metrics.windows.labels(model).inc(len(batch))
-        metrics.audio_seconds.labels(model).inc(sum(len(item.waveform) for item in batch) / sample_rate)
+    def _room_in_batch(self, device: int, lane: Lane) -> int:
+        """The device's budget, or its share of what waits where other devices are idle too."""
+        share = -(-self._queue.waiting[lane] // min(self._idle_workers, len(lane.runtimes)))
+        return min(lane.budget(device).windows, max(1, share))
 
     # The end
 
@@ -230,7 +275,7 @@ class Engine:
             self._accepting = False
 
     def stop(self, grace_seconds: float) -> bool:
-        """Finishes what was admitted within `grace_seconds`, then cancels and ends the worker; True if all finished."""
+        """Finishes what was admitted within `grace_seconds`, then cancels, ends the workers; True if all finished."""
         self.close_door()
         with self._changed:
             finished = self._changed.wait_for(lambda: not self._queue.jobs, grace_seconds)
@@ -240,14 +285,6 @@ class Engine:
         for item in left:
             if item.future.set_running_or_notify_cancel():
                 item.future.set_exception(EngineClosedError("the server stopped before the request was answered"))
-        if self._worker.is_alive():
-            self._worker.join(timeout=grace_seconds + 1)
+        for worker in self._workers:
+            worker.join(grace_seconds + 1)
         return finished
-
-
-def _fail(batch: list[Item], cause: Exception) -> None:
-    """Gives every item an error of its own, because a shared one would gather the tracebacks of all who raise it."""
-    for item in batch:
-        error = InferenceFailedError("the runtime failed on this batch")
-        error.__cause__ = cause
-        item.future.set_exception(error)

@@ -6,6 +6,7 @@ traceback under the same request id.
 
 import math
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import structlog
 from fastapi import FastAPI
@@ -16,14 +17,34 @@ from starlette.routing import Match, Mount
 
 from model.audio import AudioError, AudioTooLongError, BrokenAudioError, NotAudioError
 from model.checkpoint import CheckpointError
+from model.own_classes import ClassNameError, ClassNameTakenError
 from model.registry import UnknownModelError
-from server.auth import UnauthorizedError
+from model.teaching import TeachingError
+from server.auth import ForbiddenError, UnauthorizedError
 from server.disconnect import ClientLeftError
-from server.engine import DeadlineError, EngineClosedError, EngineError, InferenceFailedError, QueueFullError
+from server.engine_errors import (
+    DeadlineError,
+    EngineClosedError,
+    EngineError,
+    InferenceFailedError,
+    QueueFullError,
+    WorkerStuckError,
+)
+from server.live_errors import FrameTooLargeError, StreamError, StreamOverrunError
+from server.model_pool import DefaultModelError, ModelLoadError, ModelNotFoundError
+from server.own_classes import (
+    ClassNotFoundError,
+    NotStoredError,
+    OwnClassError,
+    TooFewClipsError,
+    TooManyClassesError,
+)
 from server.parameters import InvalidParameterError, describe_problems
-from server.schemas import JsonAnswer, TagQuery
+from server.quota import RateLimitedError
+from server.runtimes.base import DeviceLostError, DeviceOutOfMemoryError
+from server.schemas import JsonAnswer
 from server.served_models import ServingError
-from server.service import ModelNotFoundError, NotReadyError, Service
+from server.service import NotReadyError, Service
 from server.tagging import TooManyWindowsError
 from server.uploads import (
     BadMultipartError,
@@ -32,6 +53,7 @@ from server.uploads import (
     UploadStalledError,
     UploadTooLargeError,
 )
+from server.window_reader import TooManyChannelsError
 
 log = structlog.get_logger()
 
@@ -46,6 +68,7 @@ class Row:
     rejected: str | None = None
 
 
+NOT_STORED = "the server's disk refused to store or delete this; its log has the details under this request id"
 INTERNAL = Row(500, "internal_error", "an internal error; the server's log has the details under this request id")
 
 ROWS: dict[type[Exception], Row] = {
@@ -60,12 +83,29 @@ ROWS: dict[type[Exception], Row] = {
     BadMultipartError: Row(422, "invalid_input"),
     InvalidParameterError: Row(422, "invalid_input"),
     TooManyWindowsError: Row(422, "invalid_input"),
+    TooManyChannelsError: Row(422, "invalid_input"),
+    StreamError: Row(422, "invalid_input"),
+    FrameTooLargeError: Row(413, "audio_too_large", rejected="size"),
+    StreamOverrunError: Row(503, "overloaded"),
     ModelNotFoundError: Row(404, "model_not_found"),
     UnknownModelError: Row(404, "model_not_found"),
+    ModelLoadError: Row(422, "invalid_input"),
+    DefaultModelError: Row(409, "conflict"),
+    ClassNameError: Row(422, "invalid_input"),
+    ClassNameTakenError: Row(409, "conflict"),
+    TeachingError: Row(422, "invalid_input"),
+    TooFewClipsError: Row(422, "invalid_input"),
+    TooManyClassesError: Row(409, "conflict"),
+    ClassNotFoundError: Row(404, "class_not_found"),
+    OwnClassError: INTERNAL,
+    NotStoredError: Row(507, "not_stored", NOT_STORED),
     UnauthorizedError: Row(401, "unauthorized"),
+    ForbiddenError: Row(403, "forbidden"),
+    RateLimitedError: Row(429, "rate_limited", rejected="quota"),
     QueueFullError: Row(503, "overloaded"),
     NotReadyError: Row(503, "not_ready", rejected="draining"),
     EngineClosedError: Row(503, "not_ready", rejected="draining"),
+    WorkerStuckError: Row(503, "not_ready", "the server does not advance; send the request to another replica"),
     DeadlineError: Row(504, "timeout"),
     InferenceFailedError: Row(
         500,
@@ -75,6 +115,8 @@ ROWS: dict[type[Exception], Row] = {
     ClientLeftError: Row(499, "client_left", "the caller closed the connection before the answer"),
     ClientDisconnect: Row(499, "client_left", "the caller closed the connection before the answer"),
     EngineError: INTERNAL,
+    DeviceOutOfMemoryError: INTERNAL,
+    DeviceLostError: INTERNAL,
     CheckpointError: INTERNAL,
     ServingError: INTERNAL,
 }
@@ -92,11 +134,12 @@ def answer_error(error: Exception, request: Request) -> JsonAnswer:
     if isinstance(error, HTTPException):
         return _answer_http(error, request, request_id)
     if isinstance(error, RequestValidationError):
-        return _body(422, "invalid_input", describe_problems(error.errors(), TagQuery), request_id)
+        expected = get_type_hints(request.scope["endpoint"]).get("query")  # whose names the sentence lists
+        return _body(422, "invalid_input", describe_problems(error.errors(), expected), request_id)
     row = row_of(error)
     status = service.settings.overload_status if isinstance(error, QueueFullError) else row.status
     _count(error, row, request)
-    if row.status == 500:
+    if row.status >= 500 and row.sentence is not None:  # ours, and not for callers
         log.error(row.error_type, exc_info=error)
     else:
         log.info("refused", error_type=row.error_type, error=str(error))

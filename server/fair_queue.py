@@ -1,23 +1,47 @@
 """The engine's queue: a line of items per request, from which batches take one item of each request in turn.
 
+    interactive   A1 A2 A3 ┐
+                  B1       ├─► A1 B1 A2 A3 | C1 D1 C2 ...      one lane per batch; batch-priority requests behind
+    batch         C1 C2    │
+                  D1       ┘
+
+A batch-priority request that had no turn for `BATCH_AGEING_SECONDS` joins the interactive ones for one turn, so that it
+advances however many of them there are.
+
+On most CPUs a batch of two windows takes nearly as long as two batches. Where the cost model says so, a batch is kept
+short for those who wait for it: batch-priority items do not fill it up, and every other batch is for newcomers alone,
+requests that had no turn yet, if there are any. A short clip beside a long upload so waits for the batch that runs, and
+not for the upload's next window too.
+
 Plain data, no lock: the engine holds its own around every call.
 """
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Literal
 
 import numpy as np
 
 from server.lane import Lane
 
+Priority = Literal["interactive", "batch"]
+
+BATCH_AGEING_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class ItemResult:
-    """Logits float32 (C,) of one window, and where its time went; `batch` tells which items shared a runtime call."""
+    """Logits float32 (C,) and embedding float32 (D,) of one window, and where its time went.
+
+    `batch` tells which items shared a runtime call.
+    """
 
     logits: np.ndarray
+    embedding: np.ndarray
     queue_seconds: float
     features_seconds: float
     inference_seconds: float
@@ -33,10 +57,6 @@ class Item:
     submitted: float
     future: Future[ItemResult] = field(default_factory=Future)
 
-    @property
-    def is_late(self) -> bool:
-        return self.job.deadline is not None and time.monotonic() > self.job.deadline
-
 
 @dataclass(eq=False)
 class Job:
@@ -45,8 +65,17 @@ class Job:
     lane: Lane
     deadline: float | None
     request_id: str
+    priority: Priority = "interactive"
     waiting: deque[Item] = field(default_factory=deque)
     reserves: bool = True  # room for the first window, held until that window comes
+    last_turn: float = 0.0  # when it last had a turn, or began to wait for one
+    is_newcomer: bool = True  # until its first turn
+    admitted: float = field(default_factory=time.monotonic)
+    predicted_seconds: float = 0.0  # until its first answer, as it seemed when it was admitted
+
+    @property
+    def is_late(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
 
 
 class FairQueue:
@@ -56,25 +85,37 @@ class FairQueue:
         self.jobs: set[Job] = set()
         self.waiting: Counter[Lane] = Counter()
         self._reserved: Counter[Lane] = Counter()
-        self._turns: deque[Job] = deque()  # requests with waiting items; the leftmost has the next turn
-
-    def __bool__(self) -> bool:
-        return bool(self._turns)
+        # Requests with waiting items; the leftmost of each has the next turn.
+        self._turns: dict[Priority, deque[Job]] = {"interactive": deque(), "batch": deque()}
+        self._newcomers_first = True  # alternates, so that those who wait longer are never passed over twice
 
     @property
     def audio_seconds(self) -> float:
         """Audio that waits, windows counted whole, the reserved ones included."""
-        return sum((self.waiting[lane] + self._reserved[lane]) * lane.window_seconds for lane in self._lanes)
+        return sum(count * lane.window_seconds for lane, count in self._counts().items())
 
     @property
     def predicted_seconds(self) -> float:
-        """How long the device should need for all of it."""
-        counts = {lane: self.waiting[lane] + self._reserved[lane] for lane in self._lanes}
-        return sum(lane.cost.predict(count, lane.batch_windows) for lane, count in counts.items())
+        """How long one device should need for all of it."""
+        return _predict(self._counts())
 
-    @property
-    def _lanes(self) -> set[Lane]:
-        return self.waiting.keys() | self._reserved.keys()
+    def seconds_before_newcomer(self, priority: Priority) -> float:
+        """How long one device should need for what comes before a new request's first window.
+
+        That is one window of every interactive request; for batch priority all of theirs, and one of every other.
+        """
+        counts: Counter[Lane] = Counter()
+        for job in self.jobs:
+            windows = len(job.waiting) + job.reserves
+            if priority == "batch" and job.priority == "interactive":
+                counts[job.lane] += windows
+            elif job.priority == priority:
+                counts[job.lane] += min(windows, 1)
+        return _predict(counts)
+
+    def has_work(self, device: int) -> bool:
+        """Whether anything waits that this device can run."""
+        return any(device < len(job.lane.runtimes) for job in self._in_order())
 
     def add_job(self, job: Job) -> None:
         """Takes in a request and reserves room for its first window."""
@@ -86,30 +127,35 @@ class FairQueue:
         job = item.job
         self._end_reservation(job)
         if not job.waiting:
-            self._turns.append(job)
+            self._turns[job.priority].append(job)
+            job.last_turn = item.submitted
         job.waiting.append(item)
         self.waiting[job.lane] += 1
 
-    def take(self) -> tuple[list[Item], list[Item]]:
-        """Takes a batch, all of one lane, one item of each request in turn; and, apart, the items that are late.
+    def plan(self, device: int, room: Callable[[Lane], int]) -> list[Item]:
+        """What a batch on this device would hold now, at most `room(lane)` items of one lane; takes nothing."""
+        self._promote_aged()
+        first = next((job for job in self._in_order() if device < len(job.lane.runtimes)), None)
+        if first is None:
+            return []
+        lines = [[job for job in turns if job.lane is first.lane] for turns in self._turns.values()]
+        items: Iterator[Item] = chain(_in_turn(lines[0], once=True), _in_turn(lines[1]))
+        if first.lane.cost.is_linear and lines[0]:
+            newcomers = [job for job in lines[0] if job.is_newcomer] if self._newcomers_first else []
+            items = _in_turn(newcomers or lines[0], once=True)
+        return list(islice(items, room(first.lane)))
 
-        Items whose caller left are dropped on the way.
-        """
+    def take(self, device: int, room: Callable[[Lane], int]) -> tuple[list[Item], list[Item]]:
+        """Takes the planned batch; and, apart, every item that is late. Items whose caller left are dropped."""
+        late = self._sweep()
         batch: list[Item] = []
-        late: list[Item] = []
-        passed_over: list[Job] = []  # requests of other lanes keep their place at the head of the line
-        while self._turns and (not batch or len(batch) < batch[0].job.lane.batch_windows):
-            job = self._turns.popleft()
-            if batch and job.lane is not batch[0].job.lane:
-                passed_over.append(job)
-                continue
-            item = job.waiting.popleft()
-            self.waiting[job.lane] -= 1
-            if job.waiting:
-                self._turns.append(job)
+        planned = self.plan(device, room)
+        self._newcomers_first = not self._passes_over(planned)
+        for item in planned:
+            self._remove_first(item)
+            item.job.is_newcomer = False
             if item.future.set_running_or_notify_cancel():
-                (late if item.is_late else batch).append(item)
-        self._turns.extendleft(reversed(passed_over))
+                batch.append(item)
         return batch, late
 
     def remove_job(self, job: Job) -> list[Item]:
@@ -118,12 +164,72 @@ class FairQueue:
         self._end_reservation(job)
         left = list(job.waiting)
         if left:
-            self._turns.remove(job)
+            self._leave_line(job)
             self.waiting[job.lane] -= len(left)
             job.waiting.clear()
         return left
+
+    def _in_order(self) -> Iterator[Job]:
+        return chain(*self._turns.values())
+
+    def _counts(self) -> Counter[Lane]:
+        return self.waiting + self._reserved
+
+    def _passes_over(self, planned: list[Item]) -> bool:
+        """Whether newcomers alone are taken while others of their lane wait longer."""
+        if not all(item.job.is_newcomer for item in planned):
+            return False
+        lanes = {item.job.lane for item in planned}
+        return any(job.lane in lanes and not job.is_newcomer for job in self._turns["interactive"])
+
+    def _sweep(self) -> list[Item]:
+        """Takes out what nobody can use any more, and returns what is late, whose callers are to be told."""
+        late: list[Item] = []
+        for job in list(self._in_order()):
+            is_late = job.is_late
+            for item in [item for item in job.waiting if is_late or item.future.cancelled()]:
+                job.waiting.remove(item)
+                self.waiting[job.lane] -= 1
+                if item.future.set_running_or_notify_cancel():
+                    late.append(item)
+            if not job.waiting:
+                self._leave_line(job)
+        return late
+
+    def _promote_aged(self) -> None:
+        """Gives a turn among the interactive requests to those that had none for long; the longest wait is leftmost."""
+        line, now = self._turns["batch"], time.monotonic()
+        while line and now - line[0].last_turn > BATCH_AGEING_SECONDS:
+            self._turns["interactive"].append(line.popleft())
+
+    def _remove_first(self, item: Item) -> None:
+        """Takes an item from the head of its request's line; the request goes to the end of its priority's turns."""
+        job = item.job
+        assert job.waiting.popleft() is item
+        self.waiting[job.lane] -= 1
+        self._leave_line(job)
+        if job.waiting:
+            self._turns[job.priority].append(job)
+            job.last_turn = time.monotonic()
+
+    def _leave_line(self, job: Job) -> None:
+        for turns in self._turns.values():
+            if job in turns:
+                turns.remove(job)
 
     def _end_reservation(self, job: Job) -> None:
         if job.reserves:
             self._reserved[job.lane] -= 1
             job.reserves = False
+
+
+def _in_turn(jobs: Sequence[Job], once: bool = False) -> Iterator[Item]:
+    """One item of each request, then the next of each, and so on; `once` leaves promoted ones a single turn."""
+    for turn in range(max((len(job.waiting) for job in jobs), default=0)):
+        for job in jobs:
+            if turn < len(job.waiting) and not (once and turn and job.priority == "batch"):
+                yield job.waiting[turn]
+
+
+def _predict(counts: Counter[Lane]) -> float:
+    return sum(lane.cost.predict(count, lane.batch_windows) for lane, count in counts.items())

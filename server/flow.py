@@ -3,19 +3,22 @@
 request → parameters → upload → windows → logits → scores → Tagging with its timings
 """
 
+import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from starlette.requests import Request
 
-from model.pipeline import Tagging, event_rules, window_grid
-from model.scores import TagOptions, logits_to_scores, summarise
+from model.own_classes import OwnScores
+from model.pipeline import Tagging, event_rules, make_tagging, window_grid
+from model.scores import TagOptions
 from model.windows import WindowGrid
 from server.disconnect import unless_disconnected
 from server.parameters import InvalidParameterError, Parameters, parse_parameters
-from server.schemas import TagQuery
+from server.schemas import TagQuery, WindowQuery
 from server.served_models import ServedModel
 from server.service import Service
 from server.tagging import HeardWindow, Timings, UploadTagger
@@ -24,13 +27,18 @@ from server.uploads import Upload, UploadLimits, receive_upload
 
 @dataclass(frozen=True)
 class Heard:
-    """A whole upload on its way out: window logits float32 (W, C), their places in seconds, and the timings."""
+    """A whole upload on its way out: window logits float32 (W, C), their places in seconds, and the timings.
+
+    `channels` holds each window's channel, None throughout where channels were mixed.
+    """
 
     model: ServedModel
     logits: np.ndarray
-    spans: tuple[tuple[float, float], ...]
+    spans: Sequence[tuple[float, float]]
     timings: Timings
     request_id: str
+    channels: Sequence[int | None]
+    own: OwnScores
 
     @property
     def duration_seconds(self) -> float:
@@ -39,14 +47,32 @@ class Heard:
     @property
     def provenance(self) -> dict[str, Any]:
         """What exactly produced the logits."""
-        info = self.model.info
-        return {
-            "weights_sha256": self.model.checkpoint.weights_sha256,
-            "runtime": info.runtime,
-            "precision": info.precision,
-            "device": info.device,
-            "scan": info.scan,
-        }
+        return provenance_of(self.model)
+
+
+@dataclass
+class Hearing:
+    """Gathers an upload's windows, in order, without their embeddings."""
+
+    tagger: UploadTagger
+    _logits: list[np.ndarray] = field(default_factory=list)
+    _spans: list[tuple[float, float]] = field(default_factory=list)
+    _channels: list[int | None] = field(default_factory=list)
+    _own_scores: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, window: HeardWindow) -> None:
+        """Takes the next window."""
+        self._logits.append(window.logits.copy())  # a row of its batch's array, which may then be freed
+        self._spans.append((window.start_seconds, window.end_seconds))
+        self._channels.append(window.channel)
+        self._own_scores.append(window.own_scores)
+
+    def heard(self) -> Heard:
+        """Everything, once every window is in."""
+        tagger = self.tagger
+        logits = np.stack(self._logits)
+        own = OwnScores(tagger.own, np.stack(self._own_scores))
+        return Heard(tagger.model, logits, self._spans, tagger.timings, tagger.request_id, self._channels, own)
 
 
 def service_of(request: Request) -> Service:
@@ -60,11 +86,22 @@ def upload_limits(service: Service) -> UploadLimits:
     return UploadLimits(settings.max_upload_bytes, settings.spool_memory_bytes, settings.upload_idle_seconds)
 
 
-def check_door(request: Request, model_name: str | None) -> None:
-    """Refuses, before the body is read, what cannot be answered: not ready, unknown model, full queue."""
+def check_door(request: Request, model_name: str | None, timeout_seconds: float | None = None) -> None:
+    """Refuses, before the body is read, what cannot be answered: not ready, unknown model, full queue, no time.
+
+    A deadline counts from the end of the upload, so it is looked at here only where the body is small.
+    From here on the request counts among all; the middleware ends that for one that is never admitted.
+    """
     service = service_of(request)
     service.check_ready()
-    service.engine.check_room(service.model(model_name).lane)
+    timeout_seconds = timeout_seconds or service.settings.timeout_seconds
+    deadline = time.monotonic() + timeout_seconds if timeout_seconds and _is_small(request) else None
+    service.engine.begin_reception(service.model(model_name).lane, request.scope["hark.request_id"], deadline)
+
+
+def _is_small(request: Request) -> bool:
+    declared = request.headers.get("content-length", "")
+    return declared.isdecimal() and int(declared) <= service_of(request).settings.spool_memory_bytes
 
 
 async def receive_form(request: Request, kind: type[Parameters]) -> tuple[Parameters, Upload]:
@@ -80,24 +117,30 @@ async def receive_form(request: Request, kind: type[Parameters]) -> tuple[Parame
     return parameters, upload
 
 
-async def hear(request: Request, upload: Upload, query: TagQuery) -> Heard:
-    """Runs every window of the upload, which it closes; a caller who leaves ends the work.
+def open_tagger(request: Request, upload: Upload, query: TagQuery) -> UploadTagger:
+    """What will run every window of the upload, and close it; on a bad parameter it is closed here.
 
-    Raises: everything that `server/errors.py` has a row for.
+    Raises: InvalidParameterError; NotReadyError, ModelNotFoundError.
     """
     service = service_of(request)
     with ExitStack() as failure:
         failure.callback(upload.close)
         model = service.model(query.model)
-        grid = _grid(model, query)
+        grid = choose_grid(model, query.window_seconds, query.hop_seconds)
         failure.pop_all()
     timeout_seconds = query.timeout_seconds or service.settings.timeout_seconds
     request_id: str = request.scope["hark.request_id"]
-    tagger = UploadTagger(service, upload, model, grid, timeout_seconds, request_id)
-    windows = await unless_disconnected(request, _collect(tagger))
-    logits = np.stack([window.logits for window in windows])
-    spans = tuple((window.start_seconds, window.end_seconds) for window in windows)
-    return Heard(model, logits, spans, tagger.timings, request_id)
+    return UploadTagger(
+        service, upload, model, grid, timeout_seconds, request_id, priority=query.priority, channels=query.channels
+    )
+
+
+async def hear(request: Request, upload: Upload, query: TagQuery) -> Heard:
+    """Runs every window of the upload, which it closes; a caller who leaves ends the work.
+
+    Raises: everything that `server/errors.py` has a row for.
+    """
+    return await unless_disconnected(request, _collect(open_tagger(request, upload, query)))
 
 
 async def conclude(service: Service, heard: Heard, query: TagQuery) -> Tagging:
@@ -109,22 +152,42 @@ async def conclude(service: Service, heard: Heard, query: TagQuery) -> Tagging:
     return tagging
 
 
-def _grid(model: ServedModel, query: TagQuery) -> WindowGrid:
+def provenance_of(model: ServedModel) -> dict[str, Any]:
+    """What exactly produces a model's logits."""
+    info = model.info
+    return {
+        "weights_sha256": model.checkpoint.weights_sha256,
+        "runtime": info.runtime,
+        "precision": info.precision,
+        "device": info.device,
+        "scan": info.scan,
+    }
+
+
+def tag_options(model: ServedModel, query: WindowQuery) -> TagOptions:
+    """What the caller asks to read, with the model's own rules for events."""
+    return TagOptions(query.top_k, query.threshold, query.rollup, event_rules(model.checkpoint))
+
+
+def choose_grid(model: ServedModel, window_seconds: float | None, hop_seconds: float | None) -> WindowGrid:
+    """The windows asked for, by default the model's own.
+
+    Raises: InvalidParameterError.
+    """
     try:
-        return window_grid(model.checkpoint, query.window_seconds, query.hop_seconds)
+        return window_grid(model.checkpoint, window_seconds, hop_seconds)
     except ValueError as error:
         raise InvalidParameterError(str(error)) from error
 
 
-async def _collect(tagger: UploadTagger) -> list[HeardWindow]:
+async def _collect(tagger: UploadTagger) -> Heard:
+    hearing = Hearing(tagger)
     async with tagger:
-        return [window async for window in tagger.windows()]
+        async for window in tagger.windows():
+            hearing.add(window)
+    return hearing.heard()
 
 
 def _summarise(heard: Heard, query: TagQuery) -> Tagging:
-    checkpoint = heard.model.checkpoint
-    options = TagOptions(query.top_k, query.threshold, query.rollup, event_rules(checkpoint))
-    scores = logits_to_scores(heard.logits, checkpoint.config.activation)
-    labels, windows, events = summarise(scores, heard.spans, checkpoint.labels, options)
-    duration, sample_rate = heard.duration_seconds, heard.model.sample_rate
-    return Tagging(checkpoint.name, duration, sample_rate, labels, windows, events, scores)
+    options = tag_options(heard.model, query)
+    return make_tagging(heard.model.checkpoint, heard.logits, heard.spans, heard.channels, options, heard.own)

@@ -2,6 +2,8 @@
 
 json and jsonl hold everything; csv holds every score, one per row; audacity, webvtt and raven hold the events. A mid
 stands beside every label, because AudioSet names hold commas and are not the same in every label set.
+
+Where channels were tagged one by one, every window and event says whose it is, counting from 0 (Raven counts from 1).
 """
 
 import csv
@@ -12,7 +14,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from model.scores import Event, ScoredLabel, WindowTags
+from model.events import Event
+from model.scores import ChannelTags, ScoredLabel, WindowTags
 
 CSV_COLUMNS = ("source", "kind", "start_seconds", "end_seconds", "mid", "label", "score")
 RAVEN_COLUMNS = (
@@ -36,6 +39,8 @@ class Tagged(Protocol):
     def windows(self) -> Sequence[WindowTags]: ...
     @property
     def events(self) -> Sequence[Event]: ...
+    @property
+    def channels(self) -> Sequence[ChannelTags]: ...
 
 
 @dataclass(frozen=True)
@@ -67,21 +72,49 @@ def answer(report: Report) -> dict[str, Any]:
         "model": tagged.model,
         "duration_seconds": tagged.duration_seconds,
         "sample_rate": tagged.sample_rate,
-        "labels": [_scored_label(label) for label in tagged.labels],
-        "windows": [_window(window) for window in tagged.windows],
-        "events": [_event(event) for event in tagged.events],
+        "labels": [label_values(label) for label in tagged.labels],
+        **({"channels": [_channel_tags(tags) for tags in tagged.channels]} if tagged.channels else {}),
+        "windows": [window_values(window) for window in tagged.windows],
+        "events": [event_values(event) for event in tagged.events],
         **report.extra,
     }
 
 
+def window_values(window: WindowTags) -> dict[str, Any]:
+    """A window of the JSON answer as plain values."""
+    return {
+        **_channel(window.channel),
+        "start_seconds": window.start_seconds,
+        "end_seconds": window.end_seconds,
+        "labels": [label_values(label) for label in window.labels],
+    }
+
+
+def event_values(event: Event) -> dict[str, Any]:
+    """An event of the JSON answer as plain values."""
+    return {
+        **_channel(event.channel),
+        "mid": event.mid,
+        "label": event.label,
+        "start_seconds": event.start_seconds,
+        "end_seconds": event.end_seconds,
+        "score": event.score,
+    }
+
+
+def label_values(label: ScoredLabel) -> dict[str, Any]:
+    """A label of the JSON answer as plain values."""
+    return {"mid": label.mid, "label": label.label, "score": label.score}
+
+
 def window_line(window: WindowTags, source: str = "") -> str:
-    """One line of JSON for one window: what jsonl starts with, and what a stream sends while the sound is tagged."""
-    return _json_line({"type": "window", **({"source": source} if source else {}), **_window(window)})
+    """One line of JSON for one window: what jsonl starts with."""
+    return json_line({"type": "window", **({"source": source} if source else {}), **window_values(window)})
 
 
 def summary_line(report: Report) -> str:
     """The line of JSON that closes a sound: the whole answer without its windows."""
-    return _json_line({"type": "summary", **{key: value for key, value in answer(report).items() if key != "windows"}})
+    return json_line({"type": "summary", **{key: value for key, value in answer(report).items() if key != "windows"}})
 
 
 def write_json(reports: Iterable[Report]) -> Iterator[str]:
@@ -108,17 +141,20 @@ def write_jsonl(reports: Iterable[Report]) -> Iterator[str]:
 
 
 def write_csv(reports: Iterable[Report]) -> Iterator[str]:
-    """A header, then one row per score; `kind` says of what: the whole clip, a window or an event."""
-    yield _csv_row(CSV_COLUMNS)
+    """A header, then one row per score; `kind` says of what: the whole clip, a channel, a window or an event.
+
+    The last column is `channel` where the channels of the first sound were tagged one by one.
+    """
+    split: bool | None = None
     for report in reports:
-        tagged = report.tagged
-        for label in tagged.labels:
-            yield _csv_row(_csv_values(report, "clip", 0.0, tagged.duration_seconds, label))
-        for window in tagged.windows:
-            for label in window.labels:
-                yield _csv_row(_csv_values(report, "window", window.start_seconds, window.end_seconds, label))
-        for event in tagged.events:
-            yield _csv_row(_csv_values(report, "event", event.start_seconds, event.end_seconds, event))
+        if split is None:
+            split = bool(report.tagged.channels)
+            yield _csv_row((*CSV_COLUMNS, "channel") if split else CSV_COLUMNS)
+        for kind, start, end, label, channel in _scores(report.tagged):
+            values = (report.source, kind, f"{start:.3f}", f"{end:.3f}", label.mid, label.label, f"{label.score:.6f}")
+            yield _csv_row((*values, "" if channel is None else str(channel)) if split else values)
+    if split is None:
+        yield _csv_row(CSV_COLUMNS)
 
 
 def write_audacity(reports: Iterable[Report]) -> Iterator[str]:
@@ -147,7 +183,7 @@ def write_raven(reports: Iterable[Report]) -> Iterator[str]:
         for event in report.tagged.events:
             selection += 1
             values = (
-                *(str(selection), "Spectrogram 1", "1"),
+                *(str(selection), "Spectrogram 1", str(1 + (event.channel or 0))),
                 *(f"{event.start_seconds:.6f}", f"{event.end_seconds:.6f}", "0.0", f"{high_hz:.1f}"),
                 *(_one_line(report.source), _one_line(event.label), event.mid, f"{event.score:.4f}"),
             )
@@ -164,34 +200,31 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def _scored_label(label: ScoredLabel) -> dict[str, Any]:
-    return {"mid": label.mid, "label": label.label, "score": label.score}
-
-
-def _window(window: WindowTags) -> dict[str, Any]:
-    return {
-        "start_seconds": window.start_seconds,
-        "end_seconds": window.end_seconds,
-        "labels": [_scored_label(label) for label in window.labels],
-    }
-
-
-def _event(event: Event) -> dict[str, Any]:
-    return {
-        "mid": event.mid,
-        "label": event.label,
-        "start_seconds": event.start_seconds,
-        "end_seconds": event.end_seconds,
-        "score": event.score,
-    }
-
-
-def _json_line(values: dict[str, Any]) -> str:
+def json_line(values: dict[str, Any]) -> str:
+    """The values on one line, with its end."""
     return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE).decode()
 
 
-def _csv_values(report: Report, kind: str, start: float, end: float, label: ScoredLabel | Event) -> tuple[str, ...]:
-    return (report.source, kind, f"{start:.3f}", f"{end:.3f}", label.mid, label.label, f"{label.score:.6f}")
+def _channel_tags(tags: ChannelTags) -> dict[str, Any]:
+    return {"channel": tags.channel, "labels": [label_values(label) for label in tags.labels]}
+
+
+def _channel(channel: int | None) -> dict[str, int]:
+    return {} if channel is None else {"channel": channel}
+
+
+def _scores(tagged: Tagged) -> Iterator[tuple[str, float, float, ScoredLabel | Event, int | None]]:
+    """Every score of a sound: its kind, start and end in seconds, label, and channel."""
+    for label in tagged.labels:
+        yield "clip", 0.0, tagged.duration_seconds, label, None
+    for tags in tagged.channels:
+        for label in tags.labels:
+            yield "channel", 0.0, tagged.duration_seconds, label, tags.channel
+    for window in tagged.windows:
+        for label in window.labels:
+            yield "window", window.start_seconds, window.end_seconds, label, window.channel
+    for event in tagged.events:
+        yield "event", event.start_seconds, event.end_seconds, event, event.channel
 
 
 def _csv_row(values: Sequence[str]) -> str:
@@ -201,7 +234,8 @@ def _csv_row(values: Sequence[str]) -> str:
 
 
 def _event_text(event: Event) -> str:
-    return _one_line(f"{event.label} [{event.mid}] {event.score:.2f}")
+    channel = "" if event.channel is None else f" channel {event.channel}"
+    return _one_line(f"{event.label} [{event.mid}] {event.score:.2f}{channel}")
 
 
 def _one_line(text: str) -> str:

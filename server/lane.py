@@ -1,41 +1,73 @@
-"""One model's place on a device: its runtime, the shape of its batches and what they cost."""
+"""One model's place on the devices: its runtimes, the shape and the budget of its batches, and what they cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from server.batch_budget import BatchBudget
 from server.cost_model import CostModel
 from server.runtimes.base import BatchResult, Runtime
 
 
 @dataclass(frozen=True, eq=False)
 class Lane:
-    """Windows of at most `window_samples` go in, at most `batch_windows` at once; logits of `classes` come out."""
+    """The same checkpoint on one device or several: `runtimes` holds one for each of the engine's devices.
+
+    Windows of at most `window_samples` go in, at most `batch_windows` at once; logits of `classes` come out.
+    """
 
     model: str
-    runtime: Runtime
+    runtimes: tuple[Runtime, ...]
     window_samples: int
     sample_rate: int
     classes: int
     batch_windows: int
     cost: CostModel = field(default_factory=CostModel)
+    _budgets: dict[int, BatchBudget] = field(default_factory=dict)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The first device's; the others run alike."""
+        return self.runtimes[0]
 
     @property
     def window_seconds(self) -> float:
         return self.window_samples / self.sample_rate
 
-    def run(self, waveforms: Sequence[np.ndarray]) -> BatchResult:
-        """Pads waveforms float32 (samples,) to (B, S), runs them and checks that the logits are (B, C).
+    def budget(self, device: int) -> BatchBudget:
+        """How many windows a batch may hold on this device at the moment."""
+        return self._budgets.setdefault(device, BatchBudget(self.batch_windows))
 
-        Raises: ValueError for logits of another shape; whatever the runtime raises.
-        """
-        padded = np.zeros((len(waveforms), self.window_samples), np.float32)
+    def run(self, waveforms: Sequence[np.ndarray], device: int = 0) -> BatchResult:
+        """Pads waveforms float32 (samples,) and runs them as one batch on one device; raises as `run_padded`."""
+        return self.run_padded(*self.pad(waveforms), device)
+
+    def pad(self, waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Waveforms float32 (samples,) as rows with zeros behind them (B, S), and their lengths int64 (B,)."""
+        padded = np.zeros((len(waveforms), self.padded_samples(waveforms)), np.float32)
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = waveform
-        lengths = np.array([len(waveform) for waveform in waveforms], np.int64)
-        result = self.runtime.run(padded, lengths)
-        expected = (len(waveforms), self.classes)
+        return padded, np.array([len(waveform) for waveform in waveforms], np.int64)
+
+    def padded_samples(self, waveforms: Sequence[np.ndarray]) -> int:
+        """S: the shortest quarter of the window that holds them all, so that short clips make a short front end.
+
+        Few different lengths keep the shapes, and with them torch's caches, few.
+        """
+        quarter = -(-self.window_samples // 4)
+        longest = max(len(waveform) for waveform in waveforms)
+        return min(self.window_samples, -(-longest // quarter) * quarter)
+
+    def run_padded(self, padded: np.ndarray, lengths: np.ndarray, device: int) -> BatchResult:
+        """Runs waveforms (B, S) of these lengths (B,) and checks that logits are (B, C) and embeddings (B, D).
+
+        Raises: ValueError for logits or embeddings of another shape; whatever the runtime raises.
+        """
+        result = self.runtimes[device].run(padded, lengths)
+        expected = (len(padded), self.classes)
         if result.logits.shape != expected:
             raise ValueError(f"the runtime answered logits of shape {result.logits.shape}, not {expected}")
+        if result.embeddings.ndim != 2 or len(result.embeddings) != len(padded):
+            raise ValueError(f"the runtime answered embeddings of shape {result.embeddings.shape}")
         return result

@@ -1,5 +1,6 @@
 """Log lines: structlog for us and for the libraries, with the request's id in every line."""
 
+import asyncio
 import logging
 import sys
 
@@ -37,4 +38,12 @@ def configure_logging(level: str, log_format: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # its start and stop lines repeat ours
+    theirs = logging.getLogger("uvicorn.error")
+    theirs.setLevel(logging.WARNING)  # its start and stop lines repeat ours
+    theirs.addFilter(_says_more_than_we_do)
+
+
+def _says_more_than_we_do(record: logging.LogRecord) -> bool:
+    """Leaves out uvicorn's traceback of a request that the drain cut off, and its line about bytes that are no HTTP."""
+    cut_off = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cut_off and record.getMessage() != "Invalid HTTP request received."

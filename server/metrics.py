@@ -38,6 +38,10 @@ class Metrics:
         self.rejected = self._counter("hark_rejected", "Requests refused at the door.", "reason")
         self.cancelled = self._counter("hark_cancelled", "Requests whose caller left before the answer.")
         self.inflight_requests = self._gauge("hark_inflight_requests", "Requests being answered.")
+        self.worker_restarts = self._counter("hark_worker_restarts", "Times a device's worker died and started anew.")
+        self.runtime_refused = self._counter(
+            "hark_runtime_refused", "Runtimes that could not serve a model, so another one does.", "model", "runtime"
+        )
         self.device_memory_bytes = self._gauge(
             "hark_device_memory_bytes", "Memory held on the device (on a CPU: the process's resident memory)."
         )
@@ -54,6 +58,12 @@ class Metrics:
         """Reads a model's queue through these functions whenever the metrics are asked for."""
         self.queue_windows.labels(model).set_function(windows)
         self.queue_audio_seconds.labels(model).set_function(audio_seconds)
+
+    def forget_model(self, model: str) -> None:
+        """Drops every series of a model that is served no longer."""
+        for metric in vars(self).values():
+            if "model" in getattr(metric, "_labelnames", ()):
+                metric.remove_by_labels({"model": model})
 
     def render(self) -> bytes:
         """The whole registry in Prometheus's text format."""

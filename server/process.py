@@ -8,24 +8,38 @@ import uvicorn
 
 from server.app import create_app
 from server.console import print_error
+from server.http_protocol import HttpProtocol
+from server.live_sound import MAX_FRAME_BYTES
 from server.logs import configure_logging
 from server.service import Service
 from server.settings import Settings
+from server.settings_rules import doubts
+from server.tracing import TracingError
 
 log = structlog.get_logger()
 
 
 def serve(settings: Settings) -> int:
-    """Serves until a signal ends it and returns the exit code: 0 after a drained end, 1 for a failed start."""
+    """Serves until a signal ends it; the exit code: 0 after a drained end, 1 for a failed start or a lost device."""
     configure_logging(settings.log_level, settings.log_format)
-    app = create_app(settings)
+    for doubt in doubts(settings):
+        log.warning("settings", doubt=doubt)
+    try:
+        app = create_app(settings)
+    except TracingError as error:
+        print_error(str(error))
+        return 1
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=1,  # comes after our own drain, and then cancels
+        ws_max_size=2 * MAX_FRAME_BYTES,  # our own limit comes first, and says so
+        ws_ping_timeout=None,  # a pong waits behind sound that is not read yet; silence ends a stream anyway
+        ws_per_message_deflate=False,  # sound hardly shrinks
     )
     server = DrainingServer(config, app.state.service)
     server.run()
@@ -50,6 +64,8 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True ends the main loop."""
+        if self.service.state != "failed" and (reason := self.service.engine.lost_device):
+            self.service.fail(reason)
         if not self._signalled:
             return await super().on_tick(counter)
         self.service.begin_drain()

@@ -7,21 +7,28 @@ starting ──► ready ──► draining
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Literal, TypeVar
 
 import structlog
 
 from model.checkpoint import CheckpointError
 from model.registry import UnknownModelError
-from server.engine import Engine, EngineLimits
+from server.engine import EngineLimits
+from server.in_flight import InFlight
 from server.memory import device_memory_bytes
+from server.metered_engine import MeteredEngine
 from server.metrics import Metrics
+from server.model_pool import ModelPool
+from server.model_source import load_source
+from server.oip_statistics import InferStatistics
+from server.own_classes import ClassRoom, classes_folder
+from server.quota import Quota
 from server.served_models import ServedModel, ServingError, load_models
 from server.settings import Settings
+from server.traffic import TrafficSplit
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -35,10 +42,6 @@ class NotReadyError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class ModelNotFoundError(LookupError):
-    """No model of this name is served."""
-
-
 class Service:
     """Owns the engine and its models; routes find it as `request.app.state.service`."""
 
@@ -48,18 +51,18 @@ class Service:
         limits = EngineLimits(
             settings.max_queue_audio_seconds, settings.max_requests, settings.max_request_windows_in_flight
         )
-        self.engine = Engine(limits, self.metrics)
-        self.models: dict[str, ServedModel] = {}
+        self.quota = Quota(settings.quota_requests_per_minute, settings.quota_audio_seconds_per_minute)
+        self.engine = MeteredEngine(limits, self.metrics, self.quota)
+        self._in_flight = InFlight()
+        self.infer_statistics = InferStatistics()
+        self.pool = ModelPool(self.engine, self.metrics, self._in_flight)
         self.state: Literal["starting", "ready", "draining", "failed"] = "starting"
         self.started_at = time.time()
         self.failure = ""  # why loading failed, in one sentence
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
-        self._requests = 0
-        self._cut_off = 0  # requests cancelled before their answer
+        self.own_classes = ClassRoom(classes_folder(settings.classes_folder), settings.max_own_classes)
         self._drain_until: float | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._threads = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="hark-decode")
         self._loading: asyncio.Task[None] | None = None
         self.metrics.device_memory_bytes.set_function(device_memory_bytes)
@@ -80,39 +83,30 @@ class Service:
         started = time.monotonic()
         try:
             models = await asyncio.to_thread(load_models, self.settings)
+            self.pool.open(models, self.settings.default_model, TrafficSplit(self.settings.traffic_split))
         except (ServingError, UnknownModelError, CheckpointError) as error:
-            self._fail(error)
+            self.fail(str(error))
             return
         except Exception as error:
             log.exception("models could not be loaded")
-            self._fail(error)
+            self.fail(str(error))
             return
-        for model in models.values():
-            self._announce(model)
-        self.models = models
         if self.state == "starting":
             self.state = "ready"
             log.info("ready", models=list(models), seconds=round(time.monotonic() - started, 2))
             self.on_ready()
 
-    def _fail(self, error: Exception) -> None:
-        self.state, self.failure = "failed", str(error)
+    def fail(self, reason: str) -> None:
+        """Turns unready for good; whoever runs the service ends it."""
+        self.state, self.failure = "failed", reason
         self.on_failure()
 
-    def _announce(self, model: ServedModel) -> None:
-        engine, lane, info = self.engine, model.lane, model.info
-        self.metrics.watch_queue(
-            model.name,
-            lambda: engine.queued_windows(lane),
-            lambda: engine.queued_windows(lane) * lane.window_seconds,
-        )
-        backbone = model.checkpoint.config.backbone
-        runs = (model.name, backbone, info.runtime, info.precision, info.device, info.scan or "")
-        self.metrics.model_info.labels(*runs).set(1)
-        self.metrics.golden_max_abs_diff.labels(model.name).set(model.golden_max_abs_diff)
-        log.info("model loaded", model=model.name, golden_max_abs_diff=model.golden_max_abs_diff, **asdict(info))
-
     # While serving
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """What is served now, by name."""
+        return self.pool.models
 
     def check_ready(self) -> None:
         """Raises: NotReadyError unless models are loaded and the server is not draining."""
@@ -122,37 +116,30 @@ class Service:
 
     def _check_loaded(self) -> None:
         if self.state == "failed":
-            raise NotReadyError("the models could not be loaded; the server's log says why", 60)
+            raise NotReadyError("the server cannot go on; its log says why", 60)
         if not self.models:
             raise NotReadyError("the models are still being loaded")
 
     def model(self, name: str | None) -> ServedModel:
-        """The model of this name, by default the first.
+        """The model of this name; without one, the one that the traffic's split or the default gives this request.
 
         Raises: NotReadyError before the models are loaded; ModelNotFoundError naming the models there are.
         """
         self._check_loaded()
-        if name is None:
-            return next(iter(self.models.values()))
-        if name not in self.models:
-            raise ModelNotFoundError(f"no model {name!r} is served here; there are: {', '.join(self.models)}")
-        return self.models[name]
+        return self.pool.choose(name, structlog.contextvars.get_contextvars().get("request_id", ""))
+
+    async def put_model(self, name: str, source: str, make_default: bool) -> bool:
+        """Loads a model while serving, and serves it under this name; True where the name is new.
+
+        Raises: NotReadyError, ModelLoadError; then everything stays as it was.
+        """
+        return await self.pool.put(name, lambda: load_source(source, self.settings), make_default, self.check_ready)
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """Counts a request in flight; `stop` waits for it."""
-        self._requests += 1
-        self._idle.clear()
-        try:
-            with self.metrics.inflight_requests.track_inprogress():
-                yield
-        except asyncio.CancelledError:
-            self._cut_off += 1
-            raise
-        finally:
-            self._requests -= 1
-            if self._requests == 0:
-                self._idle.set()
+        with self._in_flight.request(), self.metrics.inflight_requests.track_inprogress():
+            yield
 
     async def run_in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Calls a function on the decode threads, with this request's id in its log lines."""
@@ -184,18 +171,9 @@ class Service:
         """Finishes accepted work within the grace period, cancels the rest and gives everything back."""
         self.begin_drain()
         await self.wait_until_loaded()
-        finished = await self._wait_until_idle(self.drain_seconds_left())
+        finished = await self._in_flight.wait_until_idle(self.drain_seconds_left())
         await asyncio.to_thread(self.engine.stop, 0)
-        await self._wait_until_idle(1)  # those whose work was cancelled say so to their callers
+        await self._in_flight.wait_until_idle(1)  # those whose work was cancelled say so to their callers
         self._threads.shutdown(wait=True)
-        for model in self.models.values():
-            model.lane.runtime.close()
-        log.info("stopped", all_finished=finished and not self._cut_off)
-
-    async def _wait_until_idle(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        await self.pool.close()
+        log.info("stopped", all_finished=finished and not self._in_flight.cut_off)

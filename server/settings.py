@@ -1,13 +1,21 @@
-"""The server's settings, read once: from arguments, from HARK_* environment variables, then the defaults."""
+"""The server's settings, read once: from arguments, HARK_* environment variables, a TOML file, then the defaults."""
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from server.settings_rules import check_variables, contradictions, read_settings_file
 
 MEBIBYTE = 2**20
-VARIABLES_READ_ELSEWHERE = {"HARK_CACHE"}  # model/registry.py
 
 
 def _split(value: object) -> object:
@@ -15,11 +23,28 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _split_shares(value: object) -> object:
+    """Reads "a=90,b=10" as {"a": "90", "b": "10"}, whose numbers are checked next."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.rpartition("=") for part in value.split(",") if part.strip()]
+    names = [name.strip() for name, _, _ in pairs]
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError("give each model once, as in a=90,b=10")
+    return dict(zip(names, (share.strip() for _, _, share in pairs), strict=True))
+
+
+Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class Settings(BaseSettings):
     """Every setting of `hark serve`; lists are written with commas in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="HARK_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="HARK_", extra="forbid", frozen=True, allow_inf_nan=False)
 
+    config: Path | None = Field(
+        default=None, description="TOML file of settings; the environment and options win over it."
+    )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 lets the system choose one.")
     models: Annotated[list[str], NoDecode, BeforeValidator(_split)] = Field(
@@ -27,16 +52,41 @@ class Settings(BaseSettings):
         min_length=1,
         description="Models to serve, bundled names or checkpoint folders; the first is the default.",
     )
-    runtime: Literal["torch", "fake"] = Field(
-        default="torch", description="What executes a batch; fake answers made-up scores for tests and load tests."
+    default_model: str | None = Field(
+        default=None, description="Model that answers where a request names none; unset, it is the first of the models."
+    )
+    traffic_split: Annotated[dict[str, Share], NoDecode, BeforeValidator(_split_shares)] = Field(
+        default={},
+        description="Which models share the requests that name none, and how, as in a=90,b=10.",
+    )
+    model_root: Path | None = Field(
+        default=None,
+        description="Folder below which checkpoints may be loaded while serving; unset, only models by their name.",
+    )
+    classes_folder: Path | None = Field(
+        default=None, description="Folder of the classes that users teach; unset, it is classes/ in HARK_CACHE."
+    )
+    max_own_classes: int = Field(default=100, ge=1, description="Most classes that users may teach one model.")
+    runtime: Literal["auto", "torch", "onnx", "onnx-tensorrt", "openvino", "tensorrt", "fake"] = Field(
+        default="auto",
+        description="What executes a batch; auto is the fastest one here, fake answers made-up scores for tests.",
+    )
+    runtime_folder: Path | None = Field(
+        default=None,
+        description="Folder of exports and measurements of runtimes; unset, it is runtimes/ in HARK_CACHE.",
+    )
+    runtime_measure_seconds: float = Field(
+        default=180, ge=0, description="How long a first start may measure runtimes, in seconds."
     )
     fake_window_seconds: float = Field(
         default=0, ge=0, description="How long the fake runtime takes for each window, in seconds."
     )
-    device: str = Field(default="auto", description="Device of the torch runtime: auto, cpu, cuda or cuda:1 and so on.")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32",
-        description="Arithmetic of the network; a precision that fails the golden check falls back to float32.",
+    device: str = Field(
+        default="auto", description="Device that runs models: auto, cpu, cuda, cuda:1, or several as in cuda:0,cuda:1."
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        default="auto",
+        description="Arithmetic of the network; auto is the runtime's fastest safe one, and float32 for torch.",
     )
     cpu_threads: int = Field(default=0, ge=0, description="Threads of one batch on a CPU; 0 takes one per core.")
     decode_threads: int = Field(
@@ -66,6 +116,10 @@ class Settings(BaseSettings):
         default=50_000, ge=1, description="Most windows of one request; a small hop over a long sound reaches it first."
     )
 
+    max_channels: int = Field(
+        default=8, ge=1, le=255, description="Most channels of one sound that are tagged one by one (channels=split)."
+    )
+
     max_requests: int = Field(default=256, ge=1, description="Most requests tagged at once; further ones are refused.")
     max_queue_audio_seconds: float = Field(
         default=1200,
@@ -81,6 +135,22 @@ class Settings(BaseSettings):
     timeout_seconds: float | None = Field(
         default=None, gt=0, description="Default deadline of a request in seconds, counted from the end of its upload."
     )
+    max_request_sounds: int = Field(
+        default=64, ge=1, le=4096, description="Most sounds in one request of the Open Inference Protocol."
+    )
+    quota_requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Requests that one caller may send in a minute; unset, there is no such quota."
+    )
+    quota_audio_seconds_per_minute: float | None = Field(
+        default=None,
+        gt=0,
+        description="Audio in seconds that one caller may have tagged in a minute; unset, there is no such quota.",
+    )
+    stream_idle_seconds: float = Field(
+        default=60,
+        gt=0,
+        description="How long a stream's sender may send nothing, or its reader take nothing, in seconds.",
+    )
     overload_status: Literal[503, 429] = Field(
         default=503, description="Status of an answer refused because the server is full; some fleets expect 429."
     )
@@ -92,6 +162,11 @@ class Settings(BaseSettings):
         default=[],
         description="Keys of which callers must send one as bearer token or X-API-Key; without keys all may call.",
     )
+    admin_keys: Annotated[list[SecretStr], NoDecode, BeforeValidator(_split)] = Field(
+        default=[],
+        description="Keys that may also change models and taught classes; without them nobody changes models, and all"
+        " callers may teach classes.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line shown."
     )
@@ -99,21 +174,35 @@ class Settings(BaseSettings):
         default="auto", description="Log lines for people or for machines; auto writes for people on a terminal."
     )
 
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="OTLP/HTTP endpoint that gets spans, as in http://collector:4318; unset, none are made.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments win over the environment, which wins over the settings file that either of them names."""
+        path = init_settings().get("config") or env_settings().get("config")
+        values = read_settings_file(Path(path).expanduser(), cls.model_fields) if path else {}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, values)
+
     @model_validator(mode="before")
     @classmethod
     def _variables_are_known(cls, values: object) -> object:
-        known = {f"HARK_{name}".upper() for name in cls.model_fields} | VARIABLES_READ_ELSEWHERE
-        names = sorted(name for name in os.environ if name.upper().startswith("HARK_") and name.upper() not in known)
-        if names:
-            raise ValueError(f"there is no setting {', '.join(names)}; docs/configuration.md lists all")
+        check_variables(os.environ, cls.model_fields)
         return values
 
     @model_validator(mode="after")
-    def _limits_agree(self) -> Self:
-        if self.max_json_bytes > self.max_upload_bytes and "max_json_bytes" in self.model_fields_set:
-            raise ValueError("max_json_bytes must not exceed max_upload_bytes")
-        if self.max_batch_audio_seconds is not None and self.max_batch_audio_seconds > self.max_queue_audio_seconds:
-            raise ValueError("max_batch_audio_seconds must not exceed max_queue_audio_seconds")
+    def _settings_agree(self) -> Self:
+        if found := list(contradictions(self)):
+            raise ValueError("; ".join(found))
         return self
 
     def batch_audio_seconds(self, device: str) -> float:

@@ -16,13 +16,15 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from model.audio import Channels
 from model.windows import Window, WindowGrid
 from server.engine import DeadlineError
-from server.fair_queue import ItemResult
+from server.fair_queue import ItemResult, Priority
 from server.served_models import ServedModel
 from server.service import Service
+from server.tracing import record_stage
 from server.uploads import Upload
-from server.window_reader import WindowReader
+from server.window_reader import Reading, WindowReader
 
 Result = TypeVar("Result")
 
@@ -56,6 +58,9 @@ class Timings:
             self._batches.add(result.batch)
             self.features += result.features_seconds
             self.inference += result.inference_seconds
+            record_stage("queue", result.queue_seconds, result.features_seconds + result.inference_seconds)
+            record_stage("features", result.features_seconds, result.inference_seconds)
+            record_stage("inference", result.inference_seconds)
 
     @contextmanager
     def measure_postprocess(self) -> Iterator[None]:
@@ -63,6 +68,7 @@ class Timings:
         started = time.perf_counter()
         yield
         self.postprocess = time.perf_counter() - started
+        record_stage("postprocess", self.postprocess)
 
     def milliseconds(self) -> dict[str, float]:
         """The answer's `timing`, up to now."""
@@ -73,11 +79,18 @@ class Timings:
 
 @dataclass(frozen=True)
 class HeardWindow:
-    """One window's place in the sound and its logits float32 (C,)."""
+    """One window's place in the sound, its logits float32 (C,) and its embedding float32 (D,), before the head.
+
+    `own_scores` float32 (K,) are those of the classes that users have taught the model.
+    `channel` is None where channels were mixed.
+    """
 
     start_seconds: float
     end_seconds: float
     logits: np.ndarray
+    embedding: np.ndarray
+    own_scores: np.ndarray
+    channel: int | None = None
 
 
 class UploadTagger:
@@ -94,19 +107,27 @@ class UploadTagger:
         grid: WindowGrid,
         timeout_seconds: float | None = None,
         request_id: str = "",
+        priority: Priority = "interactive",
+        channels: Channels = "mixed",
     ) -> None:
         self.timings = Timings()
+        self.model = model
+        self.request_id = request_id
+        self.own = service.own_classes.of(model.checkpoint)  # the same for all of the upload
         self._service = service
-        self._model = model
-        self._request_id = request_id
+        self._priority: Priority = priority
         self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        self._reader = WindowReader(upload, model.sample_rate, grid, service.settings.max_audio_seconds)
+        settings = service.settings
+        max_channels = settings.max_channels if channels == "split" else None
+        reading = Reading(model.sample_rate, grid, settings.max_audio_seconds, max_channels)
+        self._reader = WindowReader(upload, reading)
+        self._submitted = 0
         self._pending: deque[tuple[Window, asyncio.Future[ItemResult]]] = deque()
 
     async def __aenter__(self) -> Self:
         """Raises: QueueFullError, EngineClosedError."""
         try:
-            self._job = self._service.engine.admit(self._model.lane, self._deadline, self._request_id)
+            self._job = self._service.engine.admit(self.model.lane, self._deadline, self.request_id, self._priority)
         except BaseException:
             self._service.run_soon(self._reader.close)
             raise
@@ -121,10 +142,16 @@ class UploadTagger:
             if not future.cancel() and not future.cancelled():
                 future.exception()  # looked at, so that asyncio does not complain
 
-    async def windows(self) -> AsyncIterator[HeardWindow]:
-        """Yields windows in order while later ones are decoded and run.
+    @property
+    def declared_seconds(self) -> float | None:
+        """The sound's duration as its header declares it, where it does; known from the first window on."""
+        return self._reader.declared_seconds
 
-        Raises: AudioError, TooManyWindowsError, DeadlineError, InferenceFailedError, EngineClosedError.
+    async def windows(self) -> AsyncIterator[HeardWindow]:
+        """Yields windows in order, those of one place by channel, while later ones are decoded and run.
+
+        Raises: AudioError, TooManyChannelsError, TooManyWindowsError, DeadlineError, InferenceFailedError,
+        EngineClosedError.
         """
         while True:
             room = self._service.engine.room(len(self._pending))
@@ -134,14 +161,16 @@ class UploadTagger:
                 yield await self._next()
             else:
                 break
-        self._service.metrics.stage_seconds.labels(self._model.name, "decode").observe(self._reader.seconds)
+        self._service.metrics.stage_seconds.labels(self.model.name, "decode").observe(self._reader.seconds)
 
     async def _submit_step(self, count: int) -> None:
         windows = await self._before_deadline(self._service.run_in_thread(self._reader.read, count))
+        record_stage("decode", self._reader.seconds - self.timings.decode)
         self.timings.decode = self._reader.seconds
         limit = self._service.settings.max_request_windows
         for window in windows:
-            if window.index >= limit:
+            self._submitted += 1
+            if self._submitted > limit:
                 raise TooManyWindowsError(f"the sound has more than {limit} windows; send a larger hop_seconds")
             future = self._service.engine.submit(self._job, window.waveform)
             self._pending.append((window, asyncio.wrap_future(future)))
@@ -151,8 +180,9 @@ class UploadTagger:
         result = await self._before_deadline(future)
         self._pending.popleft()
         self.timings.add(result)
-        rate = self._model.sample_rate
-        return HeardWindow(window.start_sample / rate, window.end_sample / rate, result.logits)
+        rate = self.model.sample_rate
+        span = (window.start_sample / rate, window.end_sample / rate)
+        return HeardWindow(*span, result.logits, result.embedding, self.own.scores(result.embedding), window.channel)
 
     async def _before_deadline(self, answer: Awaitable[Result]) -> Result:
         remaining = None if self._deadline is None else self._deadline - time.monotonic()

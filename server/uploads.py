@@ -114,13 +114,7 @@ async def _receive_raw(request: Request, limits: UploadLimits) -> Upload:
 
 
 async def _receive_multipart(request: Request, limits: UploadLimits) -> Upload:
-    body = _counted(request, limits.max_bytes, limits.idle_seconds, MULTIPART_OVERHEAD_BYTES)
-    parser = _FormParser(request.headers, _closed(body, _content_type(request)), max_files=1, max_fields=MAX_FIELDS)
-    parser.spool_max_size = limits.memory_bytes
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise BadMultipartError(f"the multipart body cannot be read: {error.message}") from error
+    form = await _parse_form(request, limits, max_files=1)
     file = form.get("file")
     if not isinstance(file, UploadFile):
         await form.close()
@@ -131,6 +125,27 @@ async def _receive_multipart(request: Request, limits: UploadLimits) -> Upload:
         raise _too_large(size, limits.max_bytes)
     fields = {name: value for name, value in form.multi_items() if isinstance(value, str)}
     return Upload(file.file, size, file.filename or "", fields)
+
+
+async def receive_files(request: Request, limits: UploadLimits, max_files: int) -> FormData:
+    """Reads a multipart body of several files, together within the limits; `close` the form.
+
+    Raises: as `receive_upload`; BadMultipartError for another kind of body and for more files.
+    """
+    if media_type(request) != "multipart/form-data":
+        raise BadMultipartError("send the files as a multipart form, with curl: -F file=@first.wav -F file=@second.wav")
+    return await _parse_form(request, limits, max_files)
+
+
+async def _parse_form(request: Request, limits: UploadLimits, max_files: int) -> FormData:
+    body = _counted(request, limits.max_bytes, limits.idle_seconds, MULTIPART_OVERHEAD_BYTES)
+    chunks = _closed(body, _content_type(request))
+    parser = _FormParser(request.headers, chunks, max_files=max_files, max_fields=MAX_FIELDS)
+    parser.spool_max_size = limits.memory_bytes
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise BadMultipartError(f"the multipart body cannot be read: {error.message}") from error
 
 
 class _FormParser(MultiPartParser):

@@ -3,17 +3,17 @@
 They call the rooms that do the work; each is imported where its command needs it.
 """
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from server.console import CommandError, download_progress, print_note
+from server.console import CommandError, as_command_errors, download_progress, print_note
+from server.packing import pack
+from server.runtime_commands import export
+from server.teach_command import teach
+from server.training_commands import finetune, pretrain
 
 
 class SourceFormat(StrEnum):
@@ -36,12 +36,6 @@ class Dataset(StrEnum):
     VOXCELEB = "voxceleb"
 
 
-class Target(StrEnum):
-    """What a checkpoint is exported to."""
-
-    ONNX = "onnx"
-
-
 class Pooling(StrEnum):
     """Which tokens an SSAST classifier averages."""
 
@@ -58,7 +52,7 @@ class Activation(StrEnum):
 
 def add_commands(app: typer.Typer) -> None:
     """Add this module's commands to the application."""
-    for command in (pull, convert, finetune, export):
+    for command in (pull, convert, pack, pretrain, finetune, export, teach):
         app.command()(command)
 
 
@@ -104,52 +98,8 @@ def convert(
 
     hints = Hints(stride, frames, mels, heads, pooling.value if pooling else None)
     flags = Flags(hints, labels, dataset and dataset.value, activation.value if activation else None, name)
-    with _as_command_errors():
+    with as_command_errors():
         converted = convert_checkpoint(from_format.value, source, folder, flags)
     if converted.left_out:
         print_note(f"left out, as it has no place in a tagger: {', '.join(converted.left_out)}")
     print_note(f"wrote {folder}")
-
-
-def finetune(
-    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, such as those in model/training/recipes.")],
-    manifest: Annotated[Path, typer.Option(help="CSV of labelled clips; files are relative to it.")],
-    out: Annotated[Path, typer.Option(help="The checkpoint folder to write when training has ended.")],
-    run: Annotated[Path | None, typer.Option(help="Folder of the resumable state; by default runs/NAME.")] = None,
-) -> None:
-    """Train a tagger from a recipe and a manifest; the same command goes on after a stop."""
-    from model.checkpoint import require_replaceable
-    from model.training.bundle import bundle
-    from model.training.data import read_manifest
-    from model.training.finetune import finetune as train
-    from model.training.finetune import manifest_labels
-    from model.training.recipe import read_recipe
-
-    with _as_command_errors():
-        chosen = read_recipe(recipe)
-        require_replaceable(out)
-        state = run or Path("runs") / chosen.name
-        train(chosen, manifest, state, print_note)
-        bundle(chosen, state, manifest_labels(read_manifest(manifest)), out)
-    print_note(f"wrote {out}")
-
-
-def export(
-    checkpoint: Annotated[str, typer.Argument(help="A model's name or a checkpoint folder.")],
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
-    to: Annotated[Target, typer.Option(help="The target.")] = Target.ONNX,
-) -> None:
-    """Export an AST or SSAST checkpoint for a faster runtime, and check that it still gives the same logits."""
-    command = [sys.executable, "-m", "export.command", checkpoint, str(folder)]  # this room does not import that one
-    raise typer.Exit(subprocess.run(command).returncode)
-
-
-@contextmanager
-def _as_command_errors() -> Iterator[None]:
-    """The rooms' own errors, which are one sentence each, become the command's."""
-    try:
-        yield
-    except (ValueError, LookupError, ImportError) as error:
-        raise CommandError(str(error)) from error
-    except OSError as error:
-        raise CommandError(f"{error.filename or 'a file'}: {error.strerror or error}") from error

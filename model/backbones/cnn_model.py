@@ -37,7 +37,7 @@ class CNN(nn.Module):
         self.blocks = nn.ModuleList(_Block(narrow, wide, stride=1 if i else 2) for i, (narrow, wide) in pairs)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(widths[-1], config.classes)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def embed(self, log_mel: Tensor) -> Tensor:
         """The features (B, D) before the head.

@@ -24,7 +24,7 @@ _OPEN_OPTIONS = {
 _FULL_SCALE = {"u1": 1 << 7, "i2": 1 << 15, "i4": 1 << 31}
 _GAP_SECONDS = 0.25  # WebM rounds its times to milliseconds, and recorders' clocks drift: less is no hole
 _LONGEST_GAP_SECONDS = 3_600.0  # more is a damaged timestamp, and would be endless silence
-_SILENCE_SAMPLES = 65_536
+_SILENCE_VALUES = 65_536  # samples times channels in one block
 _COUNTABLE_PLANES = 7
 _TAGS = (b"ID3", b"TAG", b"APETAGEX")
 
@@ -115,10 +115,10 @@ class AvDecoder:
             raise self._damage()
         missing = round(gap_seconds * self.sample_rate)
         while missing > 0:
-            samples = min(missing, _SILENCE_SAMPLES)
+            samples = min(missing, max(1, _SILENCE_VALUES // self.channels))
             missing -= samples
             self._decoded += samples
-            yield np.zeros((samples, 1), np.float32)
+            yield np.zeros((samples, self.channels), np.float32)
 
     def _check_shortfall(self) -> None:
         declared, allowed = self.duration_seconds, self._format.shortfall_seconds

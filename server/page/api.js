@@ -24,6 +24,12 @@ export async function servedModels() {
   return response.ok ? (await response.json()).models : [];
 }
 
+/** Each label's threshold by its mid; none where the server does not tell. */
+export async function labelThresholds(model) {
+  const response = await fetch(`labels?${new URLSearchParams({ model })}`, { headers: keyHeaders() });
+  return new Map(response.ok ? (await response.json()).labels.map(({ mid, threshold }) => [mid, threshold]) : []);
+}
+
 /** Posts a sound and gives the answer's text. XMLHttpRequest, because fetch does not tell an upload's progress. */
 export function classify(sound, parameters, { onProgress = () => {}, signal } = {}) {
   return new Promise((resolve, reject) => {

@@ -1,8 +1,8 @@
 // Wires the page: a sound comes in, is posted, and its answer is shown.
 
-import { classify, rememberKey, servedModels, ServerError } from "./api.js";
+import { classify, labelThresholds, rememberKey, servedModels, ServerError } from "./api.js";
 import { Recorder } from "./recorder.js";
-import { clock, renderAxis, renderLabels, renderRows } from "./timeline.js";
+import { clock, isHeard, renderAxis, renderLabels, renderRows } from "./timeline.js";
 import { drawWaveform, soundPeaks } from "./waveform.js";
 
 const TOP_LABELS = 10;
@@ -12,6 +12,7 @@ let shown = null; // { sound, name, answer, peaks } of the result on the page
 let running = null; // AbortController of the sound on its way
 let last = null; // [sound, name] to try again after a key was given
 let recorder = null;
+const thresholds = new Map(); // of each model's labels, once it has tagged
 let stopAtSeconds = Infinity; // where playback of a selected event ends
 
 function parameters(extra = {}) {
@@ -31,7 +32,11 @@ async function tagSound(sound, name) {
       classify(sound, parameters(), { onProgress, signal: mine.signal }),
       soundPeaks(sound),
     ]);
-    if (running === mine) showResult({ sound, name, answer: JSON.parse(text), peaks });
+    const answer = JSON.parse(text);
+    if (!thresholds.has(answer.model)) {
+      thresholds.set(answer.model, await labelThresholds(answer.model).catch(() => new Map()));
+    }
+    if (running === mine) showResult({ sound, name, answer, peaks });
   } catch (error) {
     if (error.name !== "AbortError") showError(error, name);
   } finally {
@@ -67,16 +72,21 @@ function showResult(result) {
   URL.revokeObjectURL($("player").src);
   $("player").hidden = false;
   $("player").src = URL.createObjectURL(sound);
-  renderLabels($("labels"), answer.labels);
+  renderLabels($("labels"), answer.labels, thresholds.get(answer.model));
   renderRows($("rows"), answer, playEvent);
   renderAxis($("axis"), answer.duration_seconds);
   drawWaveform($("waveform"), peaks);
   const { runtime, precision, device, scan } = answer.provenance;
   const runs = [runtime, precision, `on ${device}`, ...(scan ? [`${scan} scan`] : [])].join(", ");
   $("provenance").textContent = `${answer.model}: ${runs}; ${answer.timing.total_ms.toFixed(0)} ms on the server.`;
-  const heard = answer.labels.slice(0, 3).map(({ label, score }) => `${label} ${score.toFixed(2)}`);
-  $("status").textContent = heard.length ? `Heard: ${heard.join(", ")}.` : "No label was scored.";
+  $("status").textContent = inWords(answer);
   movePlayhead();
+}
+
+function inWords({ model, labels }) {
+  const heard = labels.filter(({ mid, score }) => isHeard(score, thresholds.get(model).get(mid)));
+  const named = (heard.length ? heard : labels).slice(0, 3).map(({ label, score }) => `${label} ${score.toFixed(2)}`);
+  return `${heard.length ? "Heard" : "Nothing reaches its threshold; best are"}: ${named.join(", ")}.`;
 }
 
 function playEvent(start, end) {

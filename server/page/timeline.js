@@ -4,12 +4,24 @@ const MOST_SLICES = 1500; // a gradient of more stops than pixels only costs tim
 const MARK_PIXELS = 70;
 const AXIS_STEPS_SECONDS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 
-export function renderLabels(list, labels) {
+/** A label is heard from its own threshold on; one without a threshold always. */
+export function isHeard(score, threshold = 0) {
+  return score >= threshold;
+}
+
+/** `thresholds` holds each label's by its mid, and is marked on the label's bar. */
+export function renderLabels(list, labels, thresholds) {
   list.replaceChildren(...labels.map(({ mid, label, score }) => {
     const bar = element("div", { className: "bar" }, element("span"));
     bar.firstChild.style.width = `${100 * score}%`;
+    const threshold = thresholds.get(mid);
+    if (threshold !== undefined) {
+      bar.append(element("i", { title: `heard from ${threshold.toFixed(2)} on` }));
+      bar.lastChild.style.left = `${100 * threshold}%`;
+    }
     const name = element("span", { className: "row-label", textContent: label, title: `${label} (${mid})` });
-    return element("li", {}, name, bar, element("span", { className: "score", textContent: score.toFixed(2) }));
+    const className = isHeard(score, threshold) ? "heard" : "unheard";
+    return element("li", { className }, name, bar, element("span", { className: "score", textContent: score.toFixed(2) }));
   }));
 }
 

@@ -10,7 +10,10 @@ from starlette.responses import Response
 from model.pipeline import Tagging
 from server.flow import Heard, check_door, conclude, hear, receive_form, service_of
 from server.formats import FORMATS, Report, answer
-from server.schemas import ClassifyAnswer, JsonAnswer, TagQuery
+from server.parameters import InvalidParameterError
+from server.schemas import ClassifyAnswer, JsonAnswer, StreamMessage, TagQuery
+from server.streaming import Framing, answer_as_stream, check_format, choose_framing
+from server.uploads import Upload
 
 router = APIRouter()
 
@@ -30,14 +33,39 @@ BODY: dict[str, Any] = {
 }
 
 
-@router.post("/classify", responses={200: {"model": ClassifyAnswer}}, openapi_extra={"requestBody": BODY})
+MESSAGE = StreamMessage.model_json_schema()
+ANSWER: dict[str, Any] = {
+    "model": ClassifyAnswer,
+    "description": "The answer; as a stream, one message per window, then the answer as a message, or an error.",
+    "content": {"text/event-stream": {"schema": MESSAGE}, "application/x-ndjson": {"schema": MESSAGE}},
+}
+
+
+@router.post("/classify", responses={200: ANSWER}, openapi_extra={"requestBody": BODY})
 async def classify(request: Request, query: Annotated[TagQuery, Query()]) -> Response:
-    """Tag a sound: the clip's top labels, every window's, and events with beginning and end."""
-    check_door(request, query.model)
+    """Tag a sound: the clip's top labels, every window's, and events with beginning and end.
+
+    With `Accept: text/event-stream` or `application/x-ndjson`, windows come while the rest is still being tagged.
+    """
+    framing = choose_framing(", ".join(request.headers.getlist("accept")))
+    check_format(framing, query)
+    check_door(request, query.model, query.timeout_seconds)
     query, upload = await receive_form(request, TagQuery)
+    if framing is not None:
+        return await stream_upload(request, upload, query, framing)
     heard = await hear(request, upload, query)
     tagging = await conclude(service_of(request), heard, query)
     return render(heard, tagging, query.format, upload.filename)
+
+
+async def stream_upload(request: Request, upload: Upload, query: TagQuery, framing: Framing) -> Response:
+    """The answer as a stream; the form's fields may have asked for another format, too."""
+    try:
+        check_format(framing, query)
+    except InvalidParameterError:
+        upload.close()
+        raise
+    return await answer_as_stream(request, upload, query, framing)
 
 
 def render(heard: Heard, tagging: Tagging, format_name: str, filename: str) -> Response:

@@ -29,7 +29,22 @@ async def live(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """Models are loaded, checked and warm; 503 while starting or draining."""
     service_of(request).check_ready()
+    service_of(request).engine.check_workers()
     return JsonAnswer({"status": "ready", "models": list(service_of(request).models)})
+
+
+@router.get("/v2/health/live")
+async def open_inference_live(request: Request) -> Response:
+    """The process is alive, in the words of the Open Inference Protocol."""
+    return JsonAnswer({"live": True})
+
+
+@router.get("/v2/health/ready")
+async def open_inference_ready(request: Request) -> Response:
+    """As `/readyz`, in the words of the Open Inference Protocol."""
+    service_of(request).check_ready()
+    service_of(request).engine.check_workers()
+    return JsonAnswer({"live": True, "ready": True})
 
 
 @router.get("/info")
@@ -43,8 +58,9 @@ async def info(request: Request) -> Response:
             "version": VERSION,
             "state": service.state,
             "uptime_seconds": round(time.time() - service.started_at, 3),
-            "default_model": next(iter(models), None),
+            "default_model": service.pool.default or None,
             "models": {name: model.info for name, model in models.items()},
+            "refused_runtimes": {name: [vars(r) for r in model.refused] for name, model in models.items()},
             "limits": {
                 "max_upload_bytes": settings.max_upload_bytes,
                 "max_audio_seconds": settings.max_audio_seconds,

@@ -1,19 +1,20 @@
-"""`POST /` and `POST /models/{model}`: Hugging Face's audio-classification task, for its clients as they are."""
+"""`POST /` and `POST /models/{model}`: Hugging Face's audio-classification task, for its clients as they are.
 
-import base64
-import binascii
+Its inference toolkit also answers on `/predict`, so whoever moves from there changes nothing but the host.
+"""
+
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from model.scores import clip_scores, logits_to_scores
 from server.flow import Heard, check_door, hear, receive_form, service_of, upload_limits
-from server.parameters import InvalidParameterError, parse_parameters
+from server.json_body import decode_base64, read_json
+from server.parameters import parse_parameters
 from server.routes.classify import BODY, server_timing
 from server.schemas import HuggingFaceLabel, HuggingFaceParameters, HuggingFaceRequest, JsonAnswer, TagQuery
 from server.uploads import EmptyUploadError, Upload, UploadLimits, media_type, receive_bytes
@@ -34,7 +35,8 @@ ROUTE: dict[str, Any] = {
 }
 
 
-@router.post("/", **ROUTE)
+@router.post("/", operation_id="audio_classification", **ROUTE)
+@router.post("/predict", operation_id="predict", **ROUTE)
 async def audio_classification(request: Request) -> Response:
     """Tag a sound with the default model, as Hugging Face's inference API does."""
     return await _classify(request, None)
@@ -50,7 +52,10 @@ async def _classify(request: Request, model: str | None) -> Response:
     check_door(request, model)
     parameters, upload = await _receive(request)
     heard = await hear(request, upload, TagQuery(model=model))
-    answer = await service_of(request).run_in_thread(rank, heard, parameters)
+    service = service_of(request)
+    with heard.timings.measure_postprocess():
+        answer = await service.run_in_thread(rank, heard, parameters)
+    service.metrics.stage_seconds.labels(heard.model.name, "postprocess").observe(heard.timings.postprocess)
     return JsonAnswer(answer, headers={"Server-Timing": server_timing(heard.timings.milliseconds())})
 
 
@@ -58,10 +63,13 @@ def rank(heard: Heard, parameters: HuggingFaceParameters) -> list[dict[str, Any]
     """The clip's top labels, whose scores are logits where `function_to_apply` is "none"."""
     checkpoint = heard.model.checkpoint
     activation = parameters.function_to_apply or checkpoint.config.activation
-    scores = clip_scores(logits_to_scores(heard.logits, activation))
-    highest_first = np.argsort(-scores, kind="stable")[: parameters.top_k]
-    labels = [checkpoint.labels[index] for index in highest_first]
-    return [{"label": label.name, "score": float(scores[label.index]), "mid": label.mid} for label in labels]
+    window_scores, labels = logits_to_scores(heard.logits, activation), checkpoint.labels
+    if parameters.function_to_apply in (None, "sigmoid"):  # taught classes have sigmoids, and no logits to compare
+        window_scores = np.concatenate([window_scores, heard.own.scores], axis=1)
+        labels = heard.own.classes.extend_labels(labels)
+    scores = clip_scores(window_scores)
+    ranked = [labels[index] for index in np.argsort(-scores, kind="stable")[: parameters.top_k]]
+    return [{"label": label.name, "score": float(scores[label.index]), "mid": label.mid} for label in ranked]
 
 
 async def _receive(request: Request) -> tuple[HuggingFaceParameters, Upload]:
@@ -79,15 +87,8 @@ async def _receive(request: Request) -> tuple[HuggingFaceParameters, Upload]:
 
 
 def _decode(body: bytes) -> tuple[HuggingFaceRequest, bytes]:
-    try:
-        values = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidParameterError(f"the body is declared as JSON but is none: {error}") from error
-    task = parse_parameters(HuggingFaceRequest, values)
-    try:
-        sound = base64.b64decode(task.inputs.encode().translate(None, b" \t\r\n"), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidParameterError("'inputs' must be the bytes of an audio file in base64") from error
+    task = parse_parameters(HuggingFaceRequest, read_json(body))
+    sound = decode_base64(task.inputs, "'inputs'")
     if not sound:
         raise EmptyUploadError("'inputs' is empty; put the bytes of an audio file there, in base64")
     return task, sound

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from model.backbones.aum_model import AuM, AuMConfig
 from model.selective_scan import selective_scan
-from tests.benchmarks import bench_gpu, bench_network, bench_scan, bench_tokens
+from tests.benchmarks import bench_gpu, bench_network, bench_runtimes, bench_scan, bench_teaching, bench_tokens
 from tests.benchmarks.reference_scans import loop_scan, mamba_reference_scan
 
 
@@ -80,3 +82,32 @@ def test_bench_gpu_refuses_a_machine_without_one(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         bench_gpu.main()
     assert "no CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.checkpoint
+def test_bench_teaching_runs(tmp_path, monkeypatch, capsys):
+    rows = ["file,mids,split_group,fold,esc50_class"]
+    for place in range(10):
+        label, pitch = ("low", 300) if place % 2 else ("high", 3000)
+        waveform = 0.3 * np.sin(2 * np.pi * (pitch + place) * np.arange(32_000) / 16_000)
+        soundfile.write(tmp_path / f"{place}.wav", waveform, 16_000)
+        rows.append(f"{place}.wav,/m/1,{place},4,{label}")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    monkeypatch.setattr(sys, "argv", ["bench_teaching", str(tmp_path / "manifest.csv"), "--clips", "3"])
+    bench_teaching.main()
+    assert "3 clips of 5 s | 1.00 " in capsys.readouterr().out
+
+
+def test_bench_runtimes_times_and_compares(small_ast, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_runtimes, "cpu_candidates", lambda: [bench_runtimes.Candidate("torch", "float32")])
+    monkeypatch.setattr(bench_runtimes, "transformers_model", lambda _: lambda: None)
+    soundfile.write(tmp_path / "a.wav", small_ast.golden.waveform.numpy(), 16_000)
+    (tmp_path / "clips.csv").write_text(f"file,mids,split_group\na.wav,{small_ast.labels.mids[0]},a\n")
+    out = tmp_path / "out.json"
+    given = ["--checkpoint", str(small_ast.folder), "--cache", str(tmp_path), "--rounds", "1", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["bench_runtimes", *given])
+    bench_runtimes.main()
+    assert "torch float32" in json.loads(out.read_text())["speed_by_reference"]
+    monkeypatch.setattr(sys, "argv", ["bench_runtimes", *given, "--manifest", str(tmp_path / "clips.csv")])
+    bench_runtimes.main()
+    assert json.loads(out.read_text())["accuracy"]["torch float32"]["max_abs_diff"] == 0.0

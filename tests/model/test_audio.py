@@ -56,6 +56,7 @@ def test_every_sample_rate_keeps_duration_and_pitch(sample_rate: int) -> None:
     np.testing.assert_allclose(waveform[2_000:-2_000], expected[2_000:-2_000], atol=2e-3)
 
 
+@example(samples=400, source_rate=48_000, target_rate=44_100, cut=1)  # 367.5 samples: soxr rounds this tie down
 @given(
     samples=st.integers(1, 5_000),
     source_rate=st.sampled_from([1_000, 8_000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000, 384_000]),
@@ -67,8 +68,7 @@ def test_resampling_keeps_the_exact_length(samples: int, source_rate: int, targe
     silence = np.zeros(samples, np.float32)
     blocks = [silence[start : start + cut] for start in range(0, samples, cut)]
     resampled = sum(len(block) for block in resample(blocks, source_rate, target_rate))
-    exact = samples * target_rate / source_rate
-    assert resampled == (int(exact + 0.5) if source_rate != target_rate else samples)
+    assert abs(resampled - samples * target_rate / source_rate) <= 0.5
 
 
 def test_channels_are_averaged() -> None:
@@ -262,3 +262,49 @@ def test_damaged_files_give_sound_or_an_audio_error_quietly(
     with suppress(AudioError), open_audio(mutate(files[kind], mutations), RATE, max_seconds=30) as stream:
         assert all(np.isfinite(block).all() for block in stream)
     assert capfd.readouterr() == ("", "")
+
+
+# --- channels one by one ---
+
+
+@pytest.mark.parametrize("kind", ["wav float", "flac", "opus", "m4a"])
+def test_split_channels_are_those_of_the_file(kind: str) -> None:
+    stereo = np.concatenate([sine(48_000, 0.6), 0.25 * sine(48_000, 0.6, hertz=1_000)], axis=1)
+    with open_audio(make(kind, stereo, 48_000), RATE, channels="split") as stream:
+        blocks = list(stream)
+    sound = np.concatenate(blocks)
+    assert sound.dtype == np.float32
+    assert sound.shape[1] == stream.source_channels == 2
+    assert max(block.size for block in blocks) <= BLOCK_SAMPLES
+    mixed = read_waveform(make(kind, stereo, 48_000), RATE)
+    np.testing.assert_allclose(sound.mean(axis=1), mixed, atol=1e-5)
+    for channel, (hertz, level) in enumerate([(440, 0.5), (1_000, 0.125)]):
+        middle = sound[RATE // 5 : RATE // 5 + RATE // 10, channel]
+        spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle)))) * 4 / len(middle)
+        assert spectrum.argmax() == hertz // 10
+        assert spectrum.max() == pytest.approx(level, rel=0.1)
+
+
+def test_each_split_channel_is_what_it_is_alone() -> None:
+    stereo = np.random.default_rng(0).standard_normal((30_000, 2)).astype(np.float32) * 0.1
+    with open_audio(make("wav float", stereo, 44_100), RATE, channels="split") as stream:
+        split = np.concatenate(list(stream))
+    for channel in range(2):
+        alone = read_waveform(make("wav float", stereo[:, [channel]], 44_100), RATE)
+        np.testing.assert_allclose(split[:, channel], alone, atol=1e-6)
+
+
+def test_a_hole_in_the_timeline_is_silent_in_every_channel() -> None:
+    sound = encode_with_av(sine(48_000, 1.0, channels=2), 48_000, "webm", "libopus", {}, hole_seconds=1.0)
+    with open_audio(sound, RATE, channels="split") as stream:
+        split = np.concatenate(list(stream))
+    assert len(split) == pytest.approx(2 * RATE, abs=CODERS_DELAY_SAMPLES)
+    assert (np.abs(split).max(axis=1) < 1e-3).sum() > 0.8 * RATE
+
+
+def test_a_split_sound_must_keep_its_number_of_channels() -> None:
+    stereo = np.zeros((800, 2), np.float32)
+    with open_audio(make("wav float", stereo, RATE), RATE, channels="split") as stream:
+        stream.source_channels = 1  # as if the file had begun in mono
+        with pytest.raises(BrokenAudioError, match="changes from 1 to 2 channels"):
+            next(stream)

@@ -69,6 +69,8 @@ def test_the_clip_scores_are_the_highest_over_its_windows(tiny: checkpoint.Check
         {"window_seconds": 60.0},
         {"hop_seconds": 0.0},
         {"hop_seconds": 6.0},
+        {"window_seconds": 0.05},
+        {"hop_seconds": 0.05},
         {"top_k": 0},
         {"threshold": 1.5},
     ],
@@ -113,3 +115,27 @@ def test_too_long_and_empty_sounds_are_refused(tiny: checkpoint.Checkpoint) -> N
 )
 def test_real_sounds_get_their_label_among_the_first_three(tiny: checkpoint.Checkpoint, file: str, label: str) -> None:
     assert label in [scored.label for scored in tag(SAMPLES / file, tiny, top_k=3).labels]
+
+
+def test_every_channel_is_tagged_as_if_it_were_alone(tiny: checkpoint.Checkpoint) -> None:
+    left, right = _noise(7.0), 0.1 * _noise(7.0)[::-1]
+    split = tag(_wav(np.stack([left, right], axis=1)), tiny, top_k=3, channels="split")
+    assert split.duration_seconds == 7.0
+    assert [(window.channel, window.start_seconds) for window in split.windows] == [(0, 0), (1, 0), (0, 2), (1, 2)]
+    for channel, waveform in enumerate((left, right)):
+        alone = tag(waveform, tiny, top_k=3)
+        np.testing.assert_allclose(split.scores[channel::2], alone.scores, atol=1e-5)
+        assert [label.mid for label in split.channels[channel].labels] == [label.mid for label in alone.labels]
+        own = [event for event in split.events if event.channel == channel]
+        assert [(event.mid, event.start_seconds) for event in own] == [
+            (event.mid, event.start_seconds) for event in alone.events
+        ]
+    assert split.labels[0].score == pytest.approx(split.scores.max(), abs=1e-6)
+
+
+def test_a_waveform_is_one_channel_and_mixed_sounds_have_none(tiny: checkpoint.Checkpoint) -> None:
+    split, mixed = tag(_noise(1.0), tiny, channels="split"), tag(_noise(1.0), tiny)
+    assert [window.channel for window in split.windows] == [0]
+    assert split.channels[0].labels == split.labels == mixed.labels
+    assert mixed.channels == ()
+    assert [window.channel for window in mixed.windows] == [None]

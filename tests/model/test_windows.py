@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.windows import Window, WindowGrid, count_windows, cut_windows
+from model.windows import Window, WindowCutter, WindowGrid, count_windows, cut_channels, cut_windows
 
 
 @st.composite
@@ -93,3 +93,33 @@ def test_windows_come_while_the_sound_still_streams() -> None:
 def test_a_grid_that_would_skip_samples_is_refused(window: int, hop: int) -> None:
     with pytest.raises(ValueError, match="hop_samples"):
         WindowGrid(window, hop)
+
+
+def test_channels_are_cut_alike_and_come_in_order() -> None:
+    sound = np.stack([np.arange(22), 100 + np.arange(22)], axis=1).astype(np.float32)
+    windows = list(cut_channels(np.array_split(sound, [3, 11]), WindowGrid(10, 4)))
+    assert [(window.index, window.channel) for window in windows] == [(i, c) for i in range(4) for c in range(2)]
+    for channel in range(2):
+        alone = cut_windows([sound[:, channel]], WindowGrid(10, 4))
+        own = (window for window in windows if window.channel == channel)
+        for got, wanted in zip(own, alone, strict=True):
+            assert got.start_sample == wanted.start_sample
+            assert got.waveform.tolist() == wanted.waveform.tolist()
+            assert got.waveform.base is None
+
+
+def test_a_cutter_gives_each_window_with_the_block_that_completes_it() -> None:
+    cutter = WindowCutter(WindowGrid(10, 5))
+    block = np.zeros(4, np.float32)
+    assert [len(list(cutter.push(block))) for _ in range(6)] == [0, 0, 1, 1, 1, 0]
+    assert [window.start_sample for window in cutter.finish()] == [14]
+    assert cutter.samples == 24
+    assert list(WindowCutter(WindowGrid(10, 5)).finish()) == []
+
+
+def test_a_cutter_keeps_no_hold_of_what_it_was_given() -> None:
+    cutter, block = WindowCutter(WindowGrid(10, 10)), np.ones(9, np.float32)
+    assert not list(cutter.push(block))
+    block[:] = 7
+    (window,) = cutter.push(np.ones(1, np.float32))
+    assert window.waveform.tolist() == [1] * 10

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO, Any
 
 READY = re.compile(r"Hark is ready: (http://\S+?)/?\n")
 
@@ -26,11 +27,11 @@ def hark_environment(**settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def live_server(*arguments: str, **settings: str) -> Iterator[Live]:
+def live_server(*arguments: str, stderr: IO[Any] | int = subprocess.DEVNULL, **settings: str) -> Iterator[Live]:
     """`hark serve` on a free port with settings such as MODELS="a,b"; ended by SIGTERM where it still runs."""
     command = [sys.executable, "-m", "server.cli", "serve", "--port", "0", *arguments]
     environment = hark_environment(**{"RUNTIME": "fake", **settings})
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     with process:
         try:
             assert process.stdout is not None

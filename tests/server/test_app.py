@@ -71,7 +71,8 @@ async def test_models_lists_the_default_first(client: httpx.AsyncClient) -> None
 async def test_labels_are_audiosets_with_parents(client: httpx.AsyncClient) -> None:
     answer = (await client.get("/labels", params={"model": "other"})).json()
     assert answer["model"] == "other"
-    assert answer["labels"][0] == {"index": 0, "mid": "/m/09x0r", "name": "Speech", "parents": ["/m/09l8g"]}
+    speech = {"index": 0, "mid": "/m/09x0r", "name": "Speech", "parents": ["/m/09l8g"], "threshold": 0.5}
+    assert answer["labels"][0] == speech
     assert len(answer["labels"]) == 527
     check_error(await client.get("/labels", params={"model": "nobody"}), 404, "model_not_found")
 

@@ -116,6 +116,45 @@ def test_window_and_hop_set_the_grid(clip: Path, capsys: pytest.CaptureFixture[s
     assert [window["start_seconds"] for window in windows] == [0, 1, 2, 3, 4, 5]
 
 
+def test_channels_are_tagged_one_by_one_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    stereo = np.random.default_rng(0).uniform(-0.5, 0.5, (16000, 2)) * [1.0, 0.05]
+    soundfile.write(tmp_path / "stereo.wav", stereo, 16000)
+    split = ["classify", str(tmp_path / "stereo.wav"), "--channels", "split", "--top-k", "2"]
+    assert cli.run([*split, "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [window["channel"] for window in answer["windows"]] == [0, 1]
+    assert [len(tags["labels"]) for tags in answer["channels"]] == [2, 2]
+    assert cli.run(split) == 0
+    table = capsys.readouterr().out
+    assert "label in channel 0" in table
+    assert "label in channel 1" in table
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_standard_input_is_a_file_too(clip: Path, capsys: pytest.CaptureFixture[str], there: bool):
+    """A pipe cannot seek, as decoders must; what comes from it is kept aside."""
+    command = [sys.executable, "-m", "server.cli", "classify", "-", "--format", "json", "--top-k", "1"]
+    piped = subprocess.run(command, input=clip.read_bytes() if there else b"", capture_output=True)
+    if not there:
+        assert piped.returncode == 1
+        assert piped.stderr.decode().startswith("hark: -: the audio is empty")
+        return
+    assert piped.returncode == 0, piped.stderr
+    assert cli.run(["classify", str(clip), "--format", "json", "--top-k", "1"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    answer = json.loads(piped.stdout)
+    assert answer["source"] == "-"
+    assert [window["labels"][0]["mid"] for window in answer["windows"]] == [
+        window["labels"][0]["mid"] for window in expected["windows"]
+    ]
+
+
+def test_a_closed_standard_input_is_said_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.run(["classify", "-"]) == 1
+    assert "no standard input" in capsys.readouterr().err
+
+
 def test_files_that_cannot_be_tagged_are_named_and_the_others_still_tagged(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -44,3 +44,11 @@ def test_forgets_the_past() -> None:
     for _ in range(100):
         model.observe(1, 0.1)
     assert model.predict(1, 1) == pytest.approx(0.1, rel=0.1)
+
+
+@pytest.mark.parametrize(("seconds_of_eight", "linear"), [(8.0, True), (1.5, False)])
+def test_tells_whether_batching_gains(seconds_of_eight: float, linear: bool) -> None:
+    model = CostModel()
+    model.observe(1, 1.0)
+    model.observe(8, seconds_of_eight)
+    assert model.is_linear is linear

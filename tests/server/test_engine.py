@@ -2,57 +2,16 @@
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future, wait
-from threading import Event
+from concurrent.futures import CancelledError, wait
 
 import numpy as np
 import pytest
 
-from server.engine import (
-    DeadlineError,
-    Engine,
-    EngineClosedError,
-    EngineLimits,
-    InferenceFailedError,
-    QueueFullError,
-)
-from server.fair_queue import ItemResult
+from server.caution import LEAST
+from server.engine import DeadlineError, Engine, EngineClosedError, InferenceFailedError, QueueFullError
 from server.lane import Lane
-from server.metrics import Metrics
-from server.runtimes.base import BatchResult
 from server.runtimes.fake import FakeRuntime
-
-RATE = 100  # windows of 1 second hold 100 samples
-
-
-class GatedRuntime(FakeRuntime):
-    """Waits for `gate` before each batch and remembers the first sample of every row."""
-
-    def __init__(self) -> None:
-        super().__init__(classes=4)
-        self.gate = Event()
-        self.entered = Event()
-        self.rows: list[list[float]] = []
-
-    def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
-        self.entered.set()
-        assert self.gate.wait(10)
-        self.rows.append([round(float(value), 3) for value in waveforms[:, 0]])
-        return super().run(waveforms, lengths)
-
-
-def make_lane(runtime: FakeRuntime, batch_windows: int = 4, model: str = "fake") -> Lane:
-    return Lane(model, runtime, RATE, RATE, runtime.classes, batch_windows)
-
-
-def make_engine(queue_audio_seconds: float = 100, requests: int = 100, windows_in_flight: int = 8) -> Engine:
-    engine = Engine(EngineLimits(queue_audio_seconds, requests, windows_in_flight), Metrics())
-    engine.start()
-    return engine
-
-
-def window(value: float = 0.5, samples: int = RATE) -> np.ndarray:
-    return np.full(samples, value, np.float32)
+from tests.server.gated import RATE, GatedRuntime, hold_device, make_engine, make_lane, window
 
 
 @pytest.fixture
@@ -60,13 +19,6 @@ def engine() -> Iterator[Engine]:
     engine = make_engine()
     yield engine
     engine.stop(0)
-
-
-def hold_device(engine: Engine, runtime: GatedRuntime, lane: Lane) -> Future[ItemResult]:
-    """Puts one window on the device and returns once it is there, so that whatever follows has to wait."""
-    future = engine.submit(engine.admit(lane), window(0.9))
-    assert runtime.entered.wait(10)
-    return future
 
 
 def test_an_idle_device_starts_at_once_and_what_waits_meanwhile_is_batched(engine: Engine) -> None:
@@ -186,12 +138,52 @@ def test_a_full_queue_leaves_each_request_one_window_at_a_time() -> None:
 
 
 def test_a_request_that_cannot_meet_its_deadline_is_refused_at_the_door(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=1)
+    lane.cost.observe(1, 5.0)
+    hold_device(engine, runtime, lane)
+    engine.submit(engine.admit(lane), window())
+    with pytest.raises(QueueFullError) as refusal:
+        engine.admit(lane, deadline=time.monotonic() + 10)
+    assert refusal.value.reason == "deadline"
+    assert refusal.value.retry_after_seconds == pytest.approx(1.25 * 15 - 10, abs=0.5)
+    engine.admit(lane, deadline=time.monotonic() + 25)
+    runtime.gate.set()
+
+
+def test_a_deadline_that_no_idle_server_could_meet_is_a_timeout(engine: Engine) -> None:
+    """Come back later, which a full server says, would be bad advice: it had been 503 for 0.1 ms on an idle server."""
+    runtime = GatedRuntime()
+    lane = make_lane(runtime)
+    with pytest.raises(DeadlineError):
+        engine.admit(lane, deadline=time.monotonic() - 0.001)
+    lane.cost.observe(1, 5.0)
+    hold_device(engine, runtime, lane)
+    with pytest.raises(DeadlineError, match=r"needs about 5\.00 s"):
+        engine.admit(lane, deadline=time.monotonic() + 1)
+    runtime.gate.set()
+
+
+def test_an_idle_engine_lets_everybody_try(engine: Engine) -> None:
+    """After one batch of 5 s, requests with 1 s to go were refused for ever: no batch ran, and no estimate changed."""
     lane = make_lane(FakeRuntime(4))
     lane.cost.observe(1, 5.0)
-    with pytest.raises(QueueFullError) as refusal:
-        engine.admit(lane, deadline=time.monotonic() + 1)
-    assert refusal.value.reason == "deadline"
-    engine.admit(lane, deadline=time.monotonic() + 10)
+    job = engine.admit(lane, deadline=time.monotonic() + 1)
+    assert engine.submit(job, window()).result(10)
+
+
+def test_a_newcomer_is_predicted_one_round_and_not_the_whole_queue(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=1)
+    lane.cost.observe(1, 1.0)
+    hold_device(engine, runtime, lane)
+    long = engine.admit(lane)
+    for _ in range(20):
+        engine.submit(long, window())
+    engine.admit(lane, deadline=time.monotonic() + 5)
+    with pytest.raises(QueueFullError):
+        engine.admit(lane, deadline=time.monotonic() + 5, priority="batch")
+    runtime.gate.set()
 
 
 def test_late_items_fail_before_the_batch_not_after(engine: Engine) -> None:
@@ -251,7 +243,7 @@ def test_logits_that_are_not_finite_fail_their_row_only(engine: Engine) -> None:
 
 def test_logits_of_another_shape_are_refused(engine: Engine) -> None:
     runtime = FakeRuntime(4)
-    lane = Lane("fake", runtime, RATE, RATE, 5, 4)
+    lane = Lane("fake", (runtime,), RATE, RATE, 5, 4)
     with pytest.raises(InferenceFailedError):
         engine.submit(engine.admit(lane), window()).result(10)
 
@@ -320,3 +312,79 @@ def test_times_and_counts_reach_the_result_and_the_metrics(engine: Engine) -> No
     assert sample("hark_windows_total", {"model": "fake"}) == 2
     assert sample("hark_audio_seconds_total", {"model": "fake"}) == 1.5
     assert sample("hark_batch_windows_count", {"model": "fake"}) == 2
+
+
+def test_uploads_that_are_still_coming_count_among_the_requests() -> None:
+    engine = make_engine(requests=1)
+    lane = make_lane(FakeRuntime(4))
+    engine.begin_reception(lane, "first")
+    with pytest.raises(QueueFullError):
+        engine.begin_reception(lane, "second")
+    with pytest.raises(QueueFullError):
+        engine.admit(lane, request_id="second")
+    job = engine.admit(lane, request_id="first")  # takes its own place
+    engine.end_reception("first")
+    with pytest.raises(QueueFullError):
+        engine.check_room(lane)
+    engine.release(job)
+    engine.begin_reception(lane, "stalls")
+    engine.end_reception("stalls")
+    assert engine.submit(engine.admit(lane), window()).result(10)
+    engine.stop(0)
+
+
+def test_devices_work_side_by_side_and_share_what_waits(engine: Engine) -> None:
+    first, second = GatedRuntime(), GatedRuntime()
+    lane = make_lane(first, second, batch_windows=8)
+    jobs = [engine.admit(lane) for _ in range(4)]
+    while engine._idle_workers < 2:
+        time.sleep(0.001)
+    with engine._changed:  # all come at one moment
+        futures = [engine.submit(job, window()) for job in jobs]
+    for runtime in (first, second):
+        assert runtime.entered.wait(10)
+    first.gate.set()
+    second.gate.set()
+    wait(futures, 10)
+    assert [len(rows) for rows in (*first.rows, *second.rows)] == [2, 2]
+    assert len({future.result().batch for future in futures}) == 2
+
+
+def test_a_device_runs_only_models_that_are_on_it(engine: Engine) -> None:
+    both, only_first = FakeRuntime(4), GatedRuntime()
+    wide, narrow = make_lane(FakeRuntime(4), both, model="wide"), make_lane(only_first, model="narrow")
+    held = hold_device(engine, only_first, narrow)
+    waiting = engine.submit(engine.admit(narrow), window(0.2))
+    assert engine.submit(engine.admit(wide), window(0.1)).result(10), "the second device is free for it"
+    assert both.calls == [1]
+    assert not waiting.done()
+    only_first.gate.set()
+    wait([held, waiting], 10)
+    assert only_first.rows == [[0.9], [0.2]]
+
+
+def test_answers_that_came_late_make_the_door_careful(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=1)
+    lane.cost.observe(1, 1.0)
+    hold_device(engine, runtime, lane)
+    careless = engine.admit(lane, deadline=time.monotonic() + 3)  # one runs, one is its own: 2 s, and a quarter
+    assert careless.predicted_seconds == pytest.approx(2, abs=0.5)
+    careless.admitted -= 60
+    late = engine.submit(careless, window())
+    runtime.gate.set()
+    late.result(10)
+    while engine._caution.factor == LEAST:  # the answer is out before it is learnt from
+        time.sleep(0.001)
+    assert engine._caution.factor == pytest.approx(1.1 * LEAST, rel=0.05)
+    for _ in range(20):
+        engine._caution.observe(1.0, 60.0)
+    runtime.gate.clear()
+    runtime.entered.clear()
+    hold_device(engine, runtime, make_lane(runtime))
+    engine.submit(engine.admit(lane), window())
+    needed = engine.admit(lane).predicted_seconds
+    with pytest.raises(QueueFullError) as refusal:
+        engine.admit(lane, deadline=time.monotonic() + 2.5 * needed)
+    assert refusal.value.reason == "deadline"
+    runtime.gate.set()

@@ -16,7 +16,12 @@ CONTRACT = {
     "audio_not_decodable": {415},
     "invalid_input": {422},
     "model_not_found": {404},
+    "class_not_found": {404},
+    "not_stored": {507},
     "unauthorized": {401},
+    "forbidden": {403},
+    "conflict": {409},
+    "rate_limited": {429},
     "overloaded": {503},
     "not_ready": {503},
     "timeout": {504},
@@ -25,7 +30,7 @@ CONTRACT = {
     "client_left": {499},
 }
 # Command line and start-up only; no request can raise them.
-NOT_FROM_REQUESTS = {"CommandError"}
+NOT_FROM_REQUESTS = {"CommandError", "SettingsFileError", "TracingError"}
 
 
 def modules() -> list[ModuleType]:
@@ -33,6 +38,8 @@ def modules() -> list[ModuleType]:
         "model.audio",
         "model.checkpoint",
         "model.decoding.errors",
+        "model.own_classes",
+        "model.teaching",
         "model.pipeline",
         "model.registry",
         "model.scores",

@@ -8,7 +8,8 @@ from html import unescape
 
 import pytest
 
-from model.scores import Event, ScoredLabel, WindowTags
+from model.events import Event
+from model.scores import ChannelTags, ScoredLabel, WindowTags
 from server.formats import CSV_COLUMNS, FORMATS, RAVEN_COLUMNS, Report, summary_line, window_line, write_json_array
 
 # AudioSet has names with commas; quotes, angle brackets and tabs come with people's own label sets.
@@ -33,6 +34,18 @@ class Heard:
         Event(*BABY, 0.0, 10.0, 0.93),
         Event(*DOG, 1.0, 1.0001, 0.5),
     )
+    channels = ()
+
+
+class Split(Heard):
+    """The same with its two channels tagged one by one."""
+
+    channels = (ChannelTags(0, (ScoredLabel(*BABY, 0.93),)), ChannelTags(1, (ScoredLabel(*QUOTED, 0.61),)))
+    windows = (
+        WindowTags(0.0, 10.0, (ScoredLabel(*BABY, 0.93),), channel=0),
+        WindowTags(0.0, 10.0, (ScoredLabel(*QUOTED, 0.61),), channel=1),
+    )
+    events = (Event(*BABY, 0.0, 10.0, 0.93, channel=0), Event(*QUOTED, 0.0, 10.0, 0.61, channel=1))
 
 
 REPORT = Report(Heard(), source='my "best", take.wav', extra={"request_id": "r1"})
@@ -146,3 +159,53 @@ def test_a_sound_without_events_gives_an_empty_document_of_its_format(name: str,
         events = ()
 
     assert len(written(name, Report(Quiet())).splitlines()) == length
+
+
+# --- channels tagged one by one ---
+
+
+def test_json_says_the_channel_of_everything():
+    answer = json.loads(written("json", Report(Split())))
+    assert answer["channels"] == [
+        {"channel": 0, "labels": [{"mid": BABY[0], "label": BABY[1], "score": 0.93}]},
+        {"channel": 1, "labels": [{"mid": QUOTED[0], "label": QUOTED[1], "score": 0.61}]},
+    ]
+    assert [window["channel"] for window in answer["windows"]] == [0, 1]
+    assert [event["channel"] for event in answer["events"]] == [0, 1]
+    lines = [json.loads(line) for line in written("jsonl", Report(Split())).splitlines()]
+    assert [line.get("channel") for line in lines] == [0, 1, None]
+    assert lines[2]["channels"] == answer["channels"]
+
+
+def test_without_split_channels_no_format_speaks_of_them():
+    assert "channel" not in written("json") + written("jsonl") + written("csv") + written("audacity") + written(
+        "webvtt"
+    )
+
+
+def test_csv_has_a_last_column_for_the_channel():
+    rows = list(csv.DictReader(io.StringIO(written("csv", Report(Split()), Report(Split())))))
+    assert tuple(rows[0]) == (*CSV_COLUMNS, "channel")
+    told = [(row["kind"], row["channel"]) for row in rows[:8]]
+    assert told == [
+        *(("clip", ""), ("clip", ""), ("channel", "0"), ("channel", "1")),
+        *(("window", "0"), ("window", "1"), ("event", "0"), ("event", "1")),
+    ]
+    assert len(rows) == 16
+
+
+def test_csv_of_no_sound_is_its_header():
+    assert "".join(FORMATS["csv"].write([])) == ",".join(CSV_COLUMNS) + "\n"
+
+
+def test_labels_for_people_name_the_channel():
+    texts = [line.split("\t")[2] for line in written("audacity", Report(Split())).splitlines()]
+    assert texts == [f"{BABY[1]} [{BABY[0]}] 0.93 channel 0", f"{plain(QUOTED[1])} [{QUOTED[0]}] 0.61 channel 1"]
+    assert [unescape(payload) for _, _, payload in webvtt_cues(written("webvtt", Report(Split())))] == texts
+
+
+def test_raven_counts_channels_from_one():
+    rows = list(csv.DictReader(io.StringIO(written("raven", Report(Split()))), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert [row["Channel"] for row in rows] == ["1", "2"]
+    rows = list(csv.DictReader(io.StringIO(written("raven")), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert {row["Channel"] for row in rows} == {"1"}

@@ -1,11 +1,12 @@
 """Hugging Face's audio-classification task on `POST /` and `POST /models/{model}`."""
 
 import base64
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.server.harness import check_error, encode, sine
+from tests.server.harness import check_error, encode, running, sine
 
 pytestmark = pytest.mark.anyio
 
@@ -114,3 +115,29 @@ async def test_a_bad_task_is_explained_in_its_own_names(client: httpx.AsyncClien
 async def test_a_models_name_may_have_a_slash(client: httpx.AsyncClient) -> None:
     """`/models/MIT/ast` was no path at all; now it is a model that is not served."""
     check_error(await client.post("/models/MIT/ast", content=CLIP), 404, "model_not_found")
+
+
+async def test_taught_classes_stand_among_the_others(tmp_path: Path) -> None:
+    async with running(classes_folder=tmp_path) as (client, _):
+        files = [("file", (f"{rate}.wav", encode(1.8 * sine(1, rate)))) for rate in (5000, 5020, 5040, 5060)]
+        assert (await client.put("/classes/beep", files=files)).status_code == 201
+        beep = encode(1.8 * sine(1, 5030))
+        for query, count in (("", 528), ("&function_to_apply=sigmoid", 528), ("&function_to_apply=softmax", 527)):
+            labels = (await client.post(f"/?top_k=999{query}", content=beep)).json()
+            assert len(labels) == count
+            assert ("/own/beep" in [label["mid"] for label in labels]) == (count == 528)
+        metadata = (await client.get("/v2/models/fake")).json()
+        assert metadata["outputs"][0]["shape"] == [-1, 528]
+        tensor = {"name": "audio", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(beep).decode()]}
+        outputs = [{"name": "scores"}, {"name": "mids"}]
+        answer = (await client.post("/v2/models/fake/infer", json={"inputs": [tensor], "outputs": outputs})).json()
+        scores = dict(zip(answer["outputs"][1]["data"], answer["outputs"][0]["data"], strict=True))
+        task = (await client.post("/?top_k=999", content=beep)).json()
+        assert scores == pytest.approx({label["mid"]: label["score"] for label in task})
+
+
+async def test_the_postprocess_stage_is_metered(client: httpx.AsyncClient) -> None:
+    """This route alone ranked its labels without a word to `hark_stage_duration_seconds`."""
+    await client.post("/", content=CLIP)
+    text = (await client.get("/metrics")).text
+    assert 'hark_stage_duration_seconds_count{model="fake",stage="postprocess"} 1.0' in text

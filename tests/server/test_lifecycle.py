@@ -1,6 +1,7 @@
 """A request under pressure: full queues, deadlines, failing batches, callers who leave, and the end of the server."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -58,11 +59,22 @@ async def test_a_long_upload_is_never_refused_midway_and_short_ones_overtake_it(
 async def test_the_deadline_of_a_request(client: httpx.AsyncClient, service: Service) -> None:
     fake_runtime(service).batch_delay_seconds = 0.3
     check_error(await client.post("/classify?timeout_seconds=0.05", content=CLIP), 504, "timeout")
-    for _ in range(5):
+    for _ in range(3):
         assert (await client.post("/classify?timeout_seconds=5", content=CLIP)).status_code == 200
-    refused = await client.post("/classify?timeout_seconds=0.05", content=CLIP)
-    check_error(refused, 503, "overloaded")  # by now the server knows how long a batch takes
+    long = asyncio.create_task(client.post("/classify", content=LONG))
+    await until(lambda: service.engine.queued_windows(service.models["fake"].lane))
+    refused = await client.post("/classify?timeout_seconds=0.5", content=CLIP)
+    check_error(refused, 503, "overloaded")  # by now the server knows how long a batch takes, and that one is before
     assert service.metrics.registry.get_sample_value("hark_rejected_total", {"reason": "deadline"}) == 1
+    fake_runtime(service).batch_delay_seconds = 0
+    assert (await long).status_code == 200
+
+
+async def test_a_deadline_that_has_passed_is_a_timeout_on_an_idle_server(client: httpx.AsyncClient) -> None:
+    """A full server, which it had said to be, is one that asking again later would help with."""
+    for _ in range(2):
+        check_error(await client.post("/classify?timeout_seconds=0.0001", content=CLIP), 504, "timeout")
+        assert (await client.post("/classify", content=CLIP)).status_code == 200
 
 
 async def test_the_servers_own_deadline() -> None:
@@ -74,9 +86,10 @@ async def test_the_servers_own_deadline() -> None:
 async def test_a_failing_batch_answers_500_without_details_and_the_next_request_succeeds(
     client: httpx.AsyncClient, service: Service
 ) -> None:
-    fake_runtime(service).failures = 1
+    fake_runtime(service).failures = 1000
     sentence = check_error(await client.post("/classify", content=LONG), 500, "inference_failed")
     assert "fake runtime" not in sentence
+    fake_runtime(service).failures = 0
     assert (await client.post("/classify", content=CLIP)).status_code == 200
 
 
@@ -145,7 +158,7 @@ async def test_stopping_finishes_what_was_accepted() -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://hark") as client:
         async with app.router.lifespan_context(app):
             await service.wait_until_loaded()
-            fake_runtime(service).batch_delay_seconds = 0.1
+            fake_runtime(service).batch_delay_seconds = 0.02
             accepted = [asyncio.create_task(client.post("/classify", content=LONG)) for _ in range(3)]
             await until(lambda: len(service.engine._queue.jobs) == 3)
             service.begin_drain()
@@ -191,3 +204,25 @@ async def test_a_request_cut_off_by_the_drain_is_answered_and_not_called_finishe
     assert sent[0]["status"] == 503
     assert b"stopped before the request was answered" in sent[1]["body"]
     assert [line["all_finished"] for line in lines if line["event"] == "stopped"] == [False]
+
+
+async def test_uploads_that_are_still_coming_count_among_the_requests() -> None:
+    """Any number of them could begin, and then all but `max_requests` were refused after their upload."""
+    async with running(max_requests=1) as (client, _):
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield CLIP[:100]
+            begun.set()
+            await go_on.wait()
+            yield CLIP[100:]
+
+        uploading = asyncio.create_task(client.post("/classify", content=body()))
+        await begun.wait()
+        check_error(await client.post("/classify", content=CLIP), 503, "overloaded")
+        go_on.set()
+        assert (await uploading).status_code == 200
+        check_error(await client.post("/classify", content=b"no sound"), 415, "audio_not_decodable")
+        check_error(await client.post("/classify?top_k=0", content=CLIP), 422, "invalid_input")
+        check_error(await client.post("/classify", content=b""), 422, "invalid_input")
+        assert (await client.post("/classify", content=CLIP)).status_code == 200, "each of them gave its place back"

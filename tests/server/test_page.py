@@ -69,6 +69,9 @@ def test_a_chosen_file_gives_labels_timeline_and_waveform(page: "Page"):
     assert page.locator("#rows .row").count() >= 10
     assert page.locator("#axis span").first.text_content() == "0:00"
     assert "fake" in page.locator("#provenance").text_content()
+    scores = [float(text) for text in page.locator("#labels .score").all_text_contents()]
+    assert page.locator("#labels li.heard").count() == sum(score >= 0.5 for score in scores) > 0
+    assert page.locator("#labels .bar i").first.get_attribute("title") == "heard from 0.50 on"
     drawn = "[...document.querySelector('#waveform').getContext('2d').getImageData(0, 0, 400, 80).data].some(Boolean)"
     assert page.evaluate(drawn)
     assert page.locator("#status").text_content().startswith("Heard: ")

@@ -1,21 +1,28 @@
 """What is served has passed its golden clip, and answers exactly as the offline pipeline does."""
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 
 from model import checkpoint
-from model.checkpoint import Checkpoint, CheckpointConfig, Golden
+from model.checkpoint import Checkpoint, CheckpointConfig
 from model.features import AUDIOSET_FBANK
 from model.labels import LabelSet, audioset_labels
 from model.pipeline import tag
 from model.registry import build_network
-from server import served_models
+from server import served_models, source
 from server.app import create_app
+from server.exports import cached_folder
+from server.runtime_choice import SAFEST, Candidate, Measured, Memory
 from server.runtimes.torch_runtime import TorchRuntime
 from server.served_models import (
     ModelSettingsError,
@@ -89,22 +96,26 @@ async def test_the_server_equals_the_pipeline(folder: Path, seconds: float) -> N
     assert models[0]["golden_max_abs_diff"] < 1e-4
 
 
-def with_golden_off_by(loaded: Checkpoint, difference: float) -> Checkpoint:
-    return replace(loaded, golden=Golden(loaded.golden.waveform, loaded.golden.logits + difference))
+def with_golden_off_by(folder: Path, place: Path, difference: float) -> Path:
+    """A copy of the checkpoint whose golden logits are wrong, as seen from a runtime that computes something else."""
+    shutil.copytree(folder, place)
+    golden = load_file(place / "golden.safetensors")
+    save_file({**golden, "logits": golden["logits"] + difference}, place / "golden.safetensors")
+    return place
 
 
 @pytest.mark.parametrize("difference", [0.5, float("nan")])
-def test_a_runtime_that_drifts_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, difference: float) -> None:
-    wrong = with_golden_off_by(checkpoint.load(folder), difference)
-    monkeypatch.setattr(served_models, "load", lambda *_: wrong)
+def test_a_runtime_that_drifts_is_refused(folder: Path, tmp_path: Path, difference: float) -> None:
+    wrong = with_golden_off_by(folder, tmp_path / "small-aum", difference)
     with pytest.raises(RuntimeDriftError):
-        load_models(Settings(models=[str(folder)], device="cpu"))
+        load_models(Settings(models=[str(wrong)], device="cpu"))
 
 
 def test_a_precision_that_drifts_falls_back_to_float32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(served_models.GOLDEN_TOLERANCE, "bfloat16", 0.0)
     model = load_models(Settings(models=[str(folder)], device="cpu", precision="bfloat16"))["small-aum"]
     assert model.info.precision == "float32"
+    assert [(refusal.runtime, refusal.precision) for refusal in model.refused] == [("torch", "bfloat16")]
 
 
 def test_reduced_precision_runs_within_its_tolerance(folder: Path) -> None:
@@ -145,3 +156,117 @@ async def test_two_models_side_by_side(folder: Path) -> None:
             await client.post("/classify", params={"model": name}, content=clip) for name in ("small-aum", "aum-tiny")
         ]
     assert [answer.json()["model"] for answer in answers] == ["small-aum", "aum-tiny"]
+
+
+def cached(checkpoint: Checkpoint, cache: Path, export: Path, target: str, precision: str) -> Path:
+    """Puts an export where the server looks for it."""
+    place = cached_folder(cache, checkpoint, target, precision, "cpu")
+    shutil.copytree(export, place)
+    return place
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("onnx", "float32"), ("onnx", "int8"), ("openvino", "int8")])
+def test_an_export_answers_as_the_checkpoint_does(
+    small_ast: Checkpoint, export_of: Callable[[str, str], Path], tmp_path: Path, runtime: str, precision: str
+) -> None:
+    cached(small_ast, tmp_path, export_of(runtime, precision), runtime, precision)
+    choice = {"runtime": runtime, "precision": precision, "runtime_folder": tmp_path, "device": "cpu"}
+    model = load_models(Settings(models=[str(small_ast.folder)], **choice))["ast-random"]
+    assert (model.info.runtime, model.info.precision, model.refused) == (runtime, precision, ())
+    sounds = [noise(0.64), noise(0.3)]
+    result = model.lane.run(sounds)
+    with torch.inference_mode():
+        for row, sound in enumerate(sounds):
+            log_mel = small_ast.features(torch.from_numpy(sound[None]))
+            embedding = small_ast.network.embed(log_mel)
+            atol = 1e-4 if precision == "float32" else 5e-2
+            np.testing.assert_allclose(result.logits[row], small_ast.network.head(embedding)[0], atol=atol)
+            np.testing.assert_allclose(result.embeddings[row], embedding[0], atol=4 * atol)
+
+
+@pytest.mark.anyio
+async def test_a_poisoned_export_is_refused_and_the_next_safe_runtime_serves(
+    small_ast: Checkpoint, export_of: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    place = cached(small_ast, tmp_path, export_of("onnx", "float32"), "onnx", "float32")
+    model = onnx.load(place / "model.onnx")
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("head.1.bias"))
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
+    onnx.save(model, place / "model.onnx")
+    settings = Settings(
+        models=[str(small_ast.folder)], runtime="onnx", precision="float32", runtime_folder=tmp_path, device="cpu"
+    )
+    async with started(create_app(settings)) as client:
+        info = (await client.get("/info")).json()
+        metrics = (await client.get("/metrics")).text
+        answer = (await client.post("/classify", content=encode(noise(0.6)))).json()
+    assert info["models"]["ast-random"]["runtime"] == "torch"
+    (refused,) = info["refused_runtimes"]["ast-random"]
+    assert (refused["runtime"], refused["precision"]) == ("onnx", "float32")
+    assert "golden logits are off by 0.5" in refused["reason"]
+    assert 'hark_runtime_refused_total{model="ast-random",runtime="onnx"} 1.0' in metrics
+    assert answer["provenance"]["runtime"] == "torch"
+
+
+def test_auto_measures_once_takes_the_fastest_and_remembers(
+    small_ast: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, export_of: Callable[[str, str], Path]
+) -> None:
+    fast, slow, drifting = (Candidate("onnx", p) for p in ("float32", "int8", "float16"))
+    seconds = {fast: 0.1, slow: 0.2, drifting: None, SAFEST: 0.3}
+    asked: list[Candidate] = []
+
+    def measured(source: object, wished: list[Candidate], settings: Settings) -> list[Measured]:
+        asked.extend(wished)
+        results = [Measured(c.runtime, c.precision, seconds[c], "" if seconds[c] else "drifts") for c in wished]
+        Memory(tmp_path, small_ast.weights_sha256, "cpu").write(results)
+        return results
+
+    monkeypatch.setattr(served_models, "measure_runtimes", measured)
+    monkeypatch.setattr(served_models, "candidates", lambda *_: [slow, drifting, fast, SAFEST])
+    cached(small_ast, tmp_path, export_of("onnx", "float32"), "onnx", "float32")
+    for _ in range(2):
+        settings = Settings(models=[str(small_ast.folder)], runtime_folder=tmp_path, device="cpu")
+        model = load_models(settings)["ast-random"]
+        assert (model.info.runtime, model.info.precision) == ("onnx", "float32")
+        assert [refusal.reason for refusal in model.refused] == ["drifts"]
+    assert len(asked) == 4  # once
+
+
+def test_measuring_times_what_it_can_start_and_keeps_the_times(small_ast: Checkpoint, tmp_path: Path) -> None:
+    settings = Settings(runtime_folder=tmp_path, device="cpu", runtime_measure_seconds=1000)
+    place = source.Source(str(small_ast.folder), tmp_path, checkpoint.load)
+    wished = [Candidate("tensorrt", "bfloat16"), SAFEST]
+    (result,) = served_models.measure_runtimes(place, wished, settings)
+    assert result.candidate == SAFEST
+    assert (result.seconds or 0) > 0
+    assert Memory(tmp_path, small_ast.weights_sha256, "cpu").read() == [result]
+
+
+def test_an_exports_folder_is_served_without_the_checkpoint(export_of: Callable[[str, str], Path]) -> None:
+    model = load_models(Settings(models=[str(export_of("onnx", "int8"))], device="cpu"))["ast-random"]
+    assert (model.info.runtime, model.info.precision) == ("onnx", "int8")
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ({"runtime": "tensorrt"}, "needs an NVIDIA GPU"),
+        ({"runtime": "torch", "precision": "int8"}, "no int8"),
+    ],
+)
+def test_what_cannot_run_here_gives_way_to_torch(small_ast: Checkpoint, choice: dict[str, str], reason: str) -> None:
+    model = load_models(Settings(models=[str(small_ast.folder)], device="cpu", **choice))["ast-random"]
+    assert (model.info.runtime, model.info.precision) == ("torch", "float32")
+    assert reason in model.refused[0].reason
+
+
+def test_a_mamba_asked_of_onnx_is_served_by_torch_and_says_why(folder: Path) -> None:
+    model = load_models(Settings(models=[str(folder)], device="cpu", runtime="onnx"))["small-aum"]
+    assert model.info.runtime == "torch"
+    assert "selective scan is native" in model.refused[0].reason
+
+
+@pytest.mark.parametrize("devices", ["cpu,cpu", "cpu, cpu"])
+def test_one_device_named_twice_is_refused(folder: Path, devices: str) -> None:
+    with pytest.raises(UnusableDeviceError, match="twice"):
+        load_models(Settings(models=[str(folder)], device=devices))

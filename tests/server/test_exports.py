@@ -1,0 +1,123 @@
+"""Exports are made once, by a process of its own, under a name that holds all they depend on."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from export.folder import EXPORTABLE as EXPORTED_THERE
+from export.folder import FORMAT
+from model.checkpoint import Checkpoint
+from server import exports
+from server.exports import EXPORTABLE, cached_folder, get_export, is_export, open_export, run_export
+from server.runtimes.exported import read_export
+from server.serving_errors import BrokenExportError, RuntimeUnavailableError
+
+ExportOf = Callable[[str, str], Path]
+
+
+def test_both_rooms_mean_the_same_backbones_and_format(export_of: ExportOf) -> None:
+    assert EXPORTABLE == EXPORTED_THERE
+    assert read_export(export_of("onnx", "int8")).about["format"] == FORMAT
+
+
+def test_an_export_opens_as_its_checkpoint_less_the_network(small_ast: Checkpoint, export_of: ExportOf) -> None:
+    folder = export_of("onnx", "int8")
+    assert is_export(folder)
+    assert not is_export(small_ast.folder)
+    opened = open_export(read_export(folder))
+    assert opened.config == small_ast.config
+    assert opened.weights_sha256 == small_ast.weights_sha256
+    assert opened.labels.mids == small_ast.labels.mids
+
+
+def test_the_cached_name_changes_with_all_it_depends_on(
+    small_ast: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name(checkpoint: Checkpoint = small_ast, target: str = "onnx", precision: str = "int8") -> str:
+        return cached_folder(tmp_path, checkpoint, target, precision, "cpu").name
+
+    names = {name(), name(replace(small_ast, weights_sha256="f" * 64)), name(target="openvino"), name(precision="x")}
+    monkeypatch.setattr(exports, "installed_version", lambda _: "99.0")
+    names.add(name())
+    monkeypatch.setattr(exports.torch.cuda, "is_available", lambda: True)
+    for gpu in ("NVIDIA H200", "NVIDIA L4"):
+        monkeypatch.setattr(exports.torch.cuda, "get_device_name", lambda _, gpu=gpu: gpu)
+        names.add(name(target="tensorrt"))
+    assert len(names) == 7
+
+
+def test_a_cached_export_is_not_made_again(
+    small_ast: Checkpoint, export_of: ExportOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[str]] = []
+
+    def make(command: list[str], device: str) -> None:
+        made.append(command)
+        shutil.copytree(export_of("onnx", "int8"), command[4])
+
+    monkeypatch.setattr(exports, "run_export", make)
+    for _ in range(2):
+        export = get_export(small_ast.folder, small_ast, "onnx", "int8", "cpu", tmp_path)
+    assert export.precision == "int8"
+    assert len(made) == 1
+    assert made[0][1:4] == ["-m", "export.command", str(small_ast.folder)]
+
+
+def test_an_export_of_other_weights_is_refused(small_ast: Checkpoint, export_of: ExportOf, tmp_path: Path) -> None:
+    other = replace(small_ast, weights_sha256="f" * 64)
+    shutil.copytree(export_of("onnx", "int8"), cached_folder(tmp_path, other, "onnx", "int8", "cpu"))
+    with pytest.raises(BrokenExportError, match="other weights"):
+        get_export(small_ast.folder, other, "onnx", "int8", "cpu", tmp_path)
+
+
+@pytest.mark.parametrize("about", ["", "{}", '{"format": 1}', "[]"])
+def test_a_folder_that_does_not_describe_itself_is_refused(tmp_path: Path, about: str) -> None:
+    (tmp_path / "export.json").write_text(about)
+    with pytest.raises(BrokenExportError):
+        read_export(tmp_path)
+
+
+def test_an_export_without_its_files_is_refused(export_of: ExportOf, tmp_path: Path) -> None:
+    shutil.copy(export_of("onnx", "int8") / "export.json", tmp_path)
+    with pytest.raises(BrokenExportError):
+        open_export(read_export(tmp_path))
+
+
+def test_what_the_process_says_last_is_the_reason() -> None:
+    script = "import sys; print('hark: working', file=sys.stderr); print('hark: no luck', file=sys.stderr); sys.exit(1)"
+    with pytest.raises(RuntimeUnavailableError, match="failed: no luck"):
+        run_export([sys.executable, "-c", script], "cpu")
+    with pytest.raises(RuntimeUnavailableError, match="code 3"):
+        run_export([sys.executable, "-c", "import sys; sys.exit(3)"], "cpu")
+
+
+def test_a_process_that_hangs_is_ended() -> None:
+    with pytest.raises(RuntimeUnavailableError):
+        run_export([sys.executable, "-c", "import time; time.sleep(60)"], "cpu", seconds=0.2)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_is_said(small_ast: Checkpoint, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(RuntimeUnavailableError, match="HARK_RUNTIME_FOLDER"):
+        get_export(small_ast.folder, small_ast, "onnx", "int8", "cpu", tmp_path / "cache")
+
+
+def test_a_cache_that_is_a_file_is_said(small_ast: Checkpoint, tmp_path: Path) -> None:
+    blocked = tmp_path / "cache"
+    blocked.write_text("in the way")
+    with pytest.raises(RuntimeUnavailableError, match="HARK_RUNTIME_FOLDER"):
+        get_export(small_ast.folder, small_ast, "onnx", "int8", "cpu", blocked)
+
+
+def test_only_the_plans_gpu_is_shown_to_the_process_that_builds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert (exports._environment("cuda:1") or {})["CUDA_VISIBLE_DEVICES"] == "5"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert (exports._environment("cuda:1") or {})["CUDA_VISIBLE_DEVICES"] == "1"
+    assert exports._environment("cpu") is None
