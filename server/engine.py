@@ -12,6 +12,7 @@ What it raises is in `engine_errors.py`, what a worker does with a batch in `wor
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -190,21 +191,29 @@ class Engine:
         return max(0, (1 if full else self.limits.windows_in_flight) - outstanding)
 
     def submit(self, job: Job, waveform: np.ndarray) -> Future[ItemResult]:
-        """Queues one window of waveform float32 (samples,), at most the lane's window long, and returns its future.
+        """Queues one window and returns its future; raises as `submit_all`."""
+        return self.submit_all(job, [waveform])[0]
+
+    def submit_all(self, job: Job, waveforms: Sequence[np.ndarray]) -> list[Future[ItemResult]]:
+        """Queues windows of waveform float32 (samples,), each at most the lane's window long; returns their futures.
+
+        They come in at one moment, so that an idle device takes them as one batch and not the first of them alone.
 
         Raises: ValueError for a wrong shape; EngineClosedError after `stop` or `release`.
         """
-        if waveform.ndim != 1 or not 1 <= len(waveform) <= job.lane.window_samples:
-            raise ValueError(f"a window holds 1 to {job.lane.window_samples} samples, not shape {waveform.shape}")
-        item = Item(job, waveform, time.monotonic())
+        for waveform in waveforms:
+            if waveform.ndim != 1 or not 1 <= len(waveform) <= job.lane.window_samples:
+                raise ValueError(f"a window holds 1 to {job.lane.window_samples} samples, not shape {waveform.shape}")
+        items = [Item(job, waveform, time.monotonic()) for waveform in waveforms]
         with self._changed:
             if self._stopping or job not in self._queue.jobs:
                 raise EngineClosedError("the server has stopped; send the request to another replica")
-            if job.reserves:
-                item.future.add_done_callback(partial(self._learn, job))
-            self._queue.push(item)
+            if job.reserves and items:
+                items[0].future.add_done_callback(partial(self._learn, job))
+            for item in items:
+                self._queue.push(item)
             self._changed.notify_all()
-        return item.future
+        return [item.future for item in items]
 
     def _learn(self, job: Job, answer: Future[ItemResult]) -> None:
         """Compares a request's first answer with what had been predicted at the door."""

@@ -1,5 +1,6 @@
 """The engine as the service holds it: each window's sound is charged to the caller whose request queues it."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
@@ -18,12 +19,12 @@ class MeteredEngine(Engine):
         super().__init__(limits, metrics)
         self._quota = quota
 
-    def submit(self, job: Job, waveform: np.ndarray) -> Future[ItemResult]:
+    def submit_all(self, job: Job, waveforms: Sequence[np.ndarray]) -> list[Future[ItemResult]]:
         """As the engine's; work of the server's own, without a caller, is free."""
-        future = super().submit(job, waveform)
+        futures = super().submit_all(job, waveforms)
         if caller := current_caller.get():
-            self._quota.charge(caller, len(waveform) / job.lane.sample_rate)
-        return future
+            self._quota.charge(caller, sum(len(waveform) for waveform in waveforms) / job.lane.sample_rate)
+        return futures
 
     def uses(self, lane: Lane) -> bool:
         """Whether a window of this lane waits or is on a device; one that is there runs on when its caller leaves."""

@@ -168,12 +168,11 @@ class UploadTagger:
         record_stage("decode", self._reader.seconds - self.timings.decode)
         self.timings.decode = self._reader.seconds
         limit = self._service.settings.max_request_windows
-        for window in windows:
-            self._submitted += 1
-            if self._submitted > limit:
-                raise TooManyWindowsError(f"the sound has more than {limit} windows; send a larger hop_seconds")
-            future = self._service.engine.submit(self._job, window.waveform)
-            self._pending.append((window, asyncio.wrap_future(future)))
+        self._submitted += len(windows)
+        if self._submitted > limit:
+            raise TooManyWindowsError(f"the sound has more than {limit} windows; send a larger hop_seconds")
+        futures = self._service.engine.submit_all(self._job, [window.waveform for window in windows])
+        self._pending.extend(zip(windows, map(asyncio.wrap_future, futures), strict=True))
 
     async def _next(self) -> HeardWindow:
         window, future = self._pending[0]

@@ -10,13 +10,13 @@ import argparse
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.benchmarks import gpu_networks, gpu_scan
+from tests.benchmarks import bench_serving_bars, gpu_networks, gpu_scan, gpu_serving
 from tests.benchmarks.gpu_timing import copy_bytes_per_second, product_flops_per_second, say
 from tests.benchmarks.timing import print_table
 
@@ -45,6 +45,13 @@ class Sizes:
         ("ast", "base", 32),
         ("ssam", "base", 32),
     )
+    served_depth: int = 12
+    served_batch: int = 64
+    load_processes: int = 6
+    load_clients: int = 64
+    load_seconds: float = 20.0
+    serving_bars: tuple[str, ...] = ("latency", "upload", "overload", "drain")
+    serving: bench_serving_bars.Sizes = field(default_factory=bench_serving_bars.Sizes)
 
 
 REHEARSAL = Sizes(
@@ -59,6 +66,12 @@ REHEARSAL = Sizes(
     token_size="tiny",
     tokens=(64,),
     training=(("aum", "tiny", 2),),
+    served_depth=1,
+    served_batch=1,
+    load_processes=1,
+    load_clients=2,
+    load_seconds=1.0,
+    serving_bars=(),
 )
 
 
@@ -141,6 +154,18 @@ def measure_training(device: torch.device, sizes: Sizes, results: Results) -> li
     return [gpu_networks.measure_training(*each, device) for each in sizes.training]
 
 
+def measure_serving(device: torch.device, sizes: Sizes, results: Results) -> Results:
+    """Saturation of a large network and of the bundled default, then the serving bars."""
+    precision = "bfloat16" if device.type == "cuda" else "float32"
+    load = (sizes.load_processes, sizes.load_clients, sizes.load_seconds)
+    with gpu_serving.base_models(sizes.served_depth) as large:
+        capacity = [
+            gpu_serving.measure_capacity(name, device, precision, sizes.served_batch, *load)
+            for name in [*large, "aum-tiny"]
+        ]
+    return {"capacity": capacity, "bars": gpu_serving.measure_bars(device, sizes.serving, sizes.serving_bars)}
+
+
 SECTIONS: dict[str, Callable[[torch.device, Sizes, Results], Any]] = {
     "machine": measure_machine,
     "scan": measure_scans,
@@ -148,6 +173,7 @@ SECTIONS: dict[str, Callable[[torch.device, Sizes, Results], Any]] = {
     "features": measure_features,
     "tokens": measure_tokens,
     "training": measure_training,
+    "serving": measure_serving,
 }
 
 
@@ -200,11 +226,27 @@ def _token_rows(results: Results) -> list[list[str]]:
     ]
 
 
+def _serving_rows(results: Results) -> list[list[str]]:
+    rows = []
+    for point in results["serving"]["capacity"]:
+        busy = "" if point["gpu_busy_share"] is None else f", GPU busy {point['gpu_busy_share']:.0%}"
+        times = f"p50 {1000 * point['p50_seconds']:.0f} ms, p99 {1000 * point['p99_seconds']:.0f} ms"
+        measured = (
+            f"{point['clips_per_second']:.0f} clips/s, {point['share_of_runtime']:.0%} of the runtime's, {times}{busy}"
+        )
+        rows.append([f"served {point['model']}", measured, ">= 85 %"])
+    for bar in results["serving"]["bars"]:
+        limit = f"{'<=' if bar['at_most'] else '>='} {bar['limit']:g}"
+        rows.append([f"{bar['bar']}: {bar['what']}", f"{bar['value']:.3g}", limit])
+    return rows
+
+
 SUMMARIES: dict[str, Callable[[Results], list[list[str]]]] = {
     "scan": _scan_rows,
     "networks": _network_rows,
     "features": _feature_rows,
     "tokens": _token_rows,
+    "serving": _serving_rows,
 }
 
 

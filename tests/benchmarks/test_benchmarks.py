@@ -70,7 +70,7 @@ def test_bench_gpu_rehearses_and_goes_on_where_it_stopped(tmp_path, monkeypatch,
         bench_gpu.main()
     printed = capsys.readouterr().out
     assert printed.count("scan cpu") == 1, "the second run measured again what the file held"
-    assert set(json.loads(out.read_text())) == set(bench_gpu.SECTIONS)
+    assert set(json.loads(out.read_text())) == set(bench_gpu.SECTIONS) - {"serving"}
     assert "64 tokens" in printed.splitlines()[-1]
 
 
@@ -111,3 +111,14 @@ def test_bench_runtimes_times_and_compares(small_ast, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["bench_runtimes", *given, "--manifest", str(tmp_path / "clips.csv")])
     bench_runtimes.main()
     assert json.loads(out.read_text())["accuracy"]["torch float32"]["max_abs_diff"] == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_bench_gpu_rehearses_serving(tmp_path, monkeypatch, capsys):
+    arguments = ["bench_gpu", "--rehearse", "--device", "cpu", "--out", str(tmp_path / "gpu.json")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--sections", "serving"])
+    bench_gpu.main()
+    points = json.loads((tmp_path / "gpu.json").read_text())["serving"]["capacity"]
+    assert [(point["model"], point["failed"]) for point in points] == [("ast-random", 0), ("aum-tiny", 0)]
+    assert capsys.readouterr().out.count("served ") == 4, "each model while it runs and in the table"

@@ -32,6 +32,15 @@ def test_an_idle_device_starts_at_once_and_what_waits_meanwhile_is_batched(engin
     assert [future.result().batch for future in futures] == [1, 2, 2, 2, 2, 3, 3]
 
 
+def test_windows_that_come_together_go_together_to_an_idle_device(engine: Engine) -> None:
+    """Queued one by one, the first of a clip's two windows was on the device before the second came."""
+    runtime = GatedRuntime()
+    runtime.gate.set()
+    futures = engine.submit_all(engine.admit(make_lane(runtime)), [window(0.1), window(0.2)])
+    wait(futures, 10)
+    assert runtime.rows == [[0.1, 0.2]]
+
+
 def test_scores_do_not_depend_on_the_batch_company(engine: Engine) -> None:
     runtime = GatedRuntime()
     runtime.gate.set()
