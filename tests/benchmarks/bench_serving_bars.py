@@ -1,6 +1,7 @@
 """The serving benchmark's bars: each starts its own server, measures, and answers what was found beside its limit."""
 
 import json
+import math
 import signal
 import threading
 import time
@@ -213,7 +214,10 @@ def overload(sizes: Sizes) -> list[Finding]:
 
 
 def drain(sizes: Sizes) -> list[Finding]:
-    """SIGTERM while every client has a request open."""
+    """SIGTERM while every client has a request open.
+
+    A request begun after the first refusal was never accepted: it may break off when the listening socket closes.
+    """
     clip = make_clip(5)
     with serve(MODEL) as live:
         stop = threading.Timer(sizes.seconds / 4, live.process.send_signal, [signal.SIGTERM])
@@ -221,7 +225,8 @@ def drain(sizes: Sizes) -> list[Finding]:
         replies = closed_loop(live.url, sizes.clients, sizes.seconds / 2, clip, keep=False)
         code = live.process.wait(60)
     served = sum(reply.status == 200 for reply in replies)
-    lost = [reply for reply in replies if reply.status not in (200, 503, -1)]
+    shut = min((reply.finished for reply in replies if reply.status == 503), default=math.inf)
+    lost = [reply for reply in replies if reply.status not in (200, 503, -1) and reply.started < shut]
     note = f"{served} answered, {sum(r.status == 503 for r in replies)} refused; lost: {[r.status for r in lost]}"
     return [
         Finding("drain", "accepted requests lost", len(lost), 0, note=note),
