@@ -29,6 +29,7 @@ from model.training.pretrain import pretrain
 from model.training.recipe import PretrainRecipe, Recipe, read_recipe
 from model.training.run_state import kept_weights, read_state
 from model.training.sounds import Place, open_sounds, read_parts
+from model.training.whole_files import write_whole
 from model.training.workbench import check_recipe
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -55,8 +56,7 @@ class Table:
             result["seconds"] = round(time.monotonic() - started)
             folder = self._folder(row)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "result.json.part").write_text(json.dumps(result))
-            (folder / "result.json.part").replace(folder / "result.json")
+            write_whole(folder / "result.json", json.dumps(result).encode())
 
     def _train(self, row: Row) -> dict[str, Any]:
         folder, result = self._folder(row), dict[str, Any]()

@@ -21,25 +21,11 @@ from model.training.metrics import (
     calibration,
     d_prime,
     esc50_top1,
-    mean_average_precision,
     mean_defined,
-    mean_roc_auc,
     per_class,
     roc_auc,
 )
 from model.training.predictions import Predictions
-
-__all__ = [
-    "MEASURES",
-    "Evaluation",
-    "LabelMeasures",
-    "clip_logits",
-    "esc50_top1",
-    "evaluate",
-    "mean_average_precision",
-    "mean_roc_auc",
-    "to_rows",
-]
 
 MEASURES = {
     "map": "mean average precision (mAP)",

@@ -14,9 +14,9 @@ from torch import Generator, Tensor, nn
 from model.features import LogMel
 from model.training.batches import Sounds
 from model.training.distil import Teachers, load_teachers
-from model.training.evaluate import clip_logits, esc50_top1, mean_average_precision
+from model.training.evaluate import clip_logits
 from model.training.losses import Batch, Tagging
-from model.training.metrics import accuracy
+from model.training.metrics import accuracy, esc50_top1, mean_average_precision
 from model.training.recipe import Recipe
 from model.training.run_state import Run
 from model.training.sampling import label_counts
