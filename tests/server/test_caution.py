@@ -4,13 +4,7 @@ import pytest
 
 from server import caution
 from server.caution import HALF_LIFE_SECONDS, LEAST, MOST, Caution
-
-
-class Clock:
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.server.gated import Clock
 
 
 @pytest.fixture

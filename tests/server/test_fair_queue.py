@@ -10,16 +10,7 @@ from server.cost_model import CostModel
 from server.fair_queue import FairQueue, Item, Job, Priority
 from server.lane import Lane
 from server.runtimes.fake import FakeRuntime
-from tests.server.gated import make_lane
-
-
-class Clock:
-    """Stands still unless told."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+from tests.server.gated import Clock, make_lane
 
 
 @pytest.fixture
