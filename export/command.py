@@ -5,6 +5,7 @@ The server's room, where the command line lives, never imports this one; what th
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ DEFAULT_PRECISIONS = {"onnx": "float32", "openvino": "float32", "tensorrt": "bfl
 def main(arguments: list[str] | None = None) -> int:
     """Export one checkpoint; gives the exit code and says in one line on stderr how it went."""
     given = _parser().parse_args(arguments)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision's operators, which nobody needs
     try:
         parity = export(load(find_checkpoint(given.checkpoint)), given)
     except ImportError as error:

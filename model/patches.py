@@ -33,7 +33,7 @@ class PatchEmbed(nn.Module):
 
     def pixels(self, log_mel: Tensor) -> Tensor:
         """Cut log-mel (B, T, F) into the raw values (B, N, P) of the same patches, mel rows outer, frames inner."""
-        return _unfold(log_mel.transpose(1, 2).unsqueeze(1), self.proj)
+        return cut_pixels(log_mel.transpose(1, 2).unsqueeze(1), self.proj.kernel_size, self.proj.stride)
 
 
 class TimeMajorPatchEmbed(nn.Module):
@@ -51,7 +51,7 @@ class TimeMajorPatchEmbed(nn.Module):
 
     def pixels(self, log_mel: Tensor) -> Tensor:
         """Cut log-mel (B, T, F) into the raw values (B, N, P) of the same patches, frames outer, mels inner."""
-        return _unfold(log_mel.unsqueeze(1), self.proj)
+        return cut_pixels(log_mel.unsqueeze(1), self.proj.kernel_size, self.proj.stride)
 
 
 def check_log_mel(log_mel: Tensor, frames: int | None, mels: int) -> None:
@@ -77,6 +77,11 @@ def patch_grid(mels: int, frames: int, patch: Pair, stride: Pair) -> Pair:
             f"{mels} mels x {frames} frames is smaller than one patch of {patch[0]} mels x {patch[1]} frames"
         )
     return (mels - patch[0]) // stride[0] + 1, (frames - patch[1]) // stride[1] + 1
+
+
+def cut_pixels(image: Tensor, patch: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """Cut an image (B, 1, H, W) into the raw values (B, N, P) of its patches, row by row; sizes as (H, W)."""
+    return functional.unfold(image, patch, stride=stride).transpose(1, 2)
 
 
 def resize_positions(table: Tensor, source_grid: Pair, target_grid: Pair, antialias: bool) -> Tensor:
@@ -135,11 +140,6 @@ def _kernel_resampling(source: Pair, target: Pair) -> Tensor:
     basis = torch.eye(cells).unflatten(1, (1, *source))  # (cells, 1, f, t)
     resized = _resize(basis, target, antialias=False).flatten(1)  # (source cells, target cells)
     return torch.linalg.pinv(resized)
-
-
-def _unfold(image: Tensor, projection: nn.Conv2d) -> Tensor:
-    """Values of the patches that `projection` sees, (B, N, P), one column per weight of its kernel."""
-    return functional.unfold(image, projection.kernel_size, stride=projection.stride).transpose(1, 2)
 
 
 def _as_image(table: Tensor, grid: Pair) -> Tensor:

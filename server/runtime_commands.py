@@ -41,7 +41,7 @@ def export(
         Path | None, typer.Option(help="Manifest of clips to compare with, instead of sounds made in code.")
     ] = None,
 ) -> None:
-    """Export an AST or SSAST checkpoint for a faster runtime, and check that it still gives the same scores."""
+    """Export an AST, SSAST or CNN checkpoint for a faster runtime, and check that it still gives the same scores."""
     command = [sys.executable, "-m", "export.command", checkpoint, str(folder), "--to", to.value]
     command += ["--precision", precision.value] if precision else []
     command += ["--clips", str(clips)] if clips else []

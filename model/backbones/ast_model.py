@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from model.backbones.transformer import Block, initialise_like_deit, make_head
-from model.patches import Pair, PatchEmbed, check_log_mel, cut_or_resize_positions, patch_grid
+from model.patches import Pair, check_log_mel, cut_or_resize_positions, patch_grid
+from model.stem import Stem, make_patch_embed
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"width": 192, "depth": 12, "heads": 3},
@@ -39,6 +40,7 @@ class ASTConfig:
     distilled: bool = True
     epsilon: float = 1e-6
     head_epsilon: float = 1e-5
+    stem: Stem = "patch"
 
     @property
     def patch(self) -> Pair:
@@ -69,7 +71,7 @@ class AST(nn.Module):
         super().__init__()
         self.config = config
         width, grid = config.width, config.grid
-        self.patch_embed = PatchEmbed(width, config.patch, config.stride)
+        self.patch_embed = make_patch_embed(config.stem, width, config.patch, config.stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         if config.distilled:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -125,11 +127,12 @@ def fit_state(state: Mapping[str, Tensor], source: ASTConfig, target: ASTConfig)
     Raises:
         ValueError: the two differ in more than grid and classes.
     """
-    if (source.width, source.depth, source.patch, source.distilled) != (
+    if (source.width, source.depth, source.patch, source.distilled, source.stem) != (
         target.width,
         target.depth,
         target.patch,
         target.distilled,
+        target.stem,
     ):
         raise ValueError(f"an AST of another size cannot be fitted: have {source}, want {target}")
     fitted = dict(state)

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from model.add_norm import add_rms_norm
 from model.backbones.mamba import MambaMixer, Variant, scale_output_projections
-from model.patches import Pair, PatchEmbed, patch_grid, resize_patch_kernel, resize_positions
+from model.patches import Pair, patch_grid, resize_patch_kernel, resize_positions
+from model.stem import Stem, make_patch_embed
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class AuMConfig:
     conv_width: int = 4
     expand: int = 2
     class_token: Literal["start", "middle", "end"] = "middle"
+    stem: Stem = "patch"
 
     @property
     def grid(self) -> Pair:
@@ -48,7 +50,8 @@ class AuM(nn.Module):
         super().__init__()
         self.config = config
         rows, columns = config.grid
-        self.patch_embed = PatchEmbed(config.width, (config.patch, config.patch), (config.stride, config.stride))
+        patch, stride = (config.patch, config.patch), (config.stride, config.stride)
+        self.patch_embed = make_patch_embed(config.stem, config.width, patch, stride)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = _Positions(1 + rows * columns, config.width)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.depth))
@@ -95,6 +98,8 @@ class AuM(nn.Module):
         config, table = self.config, self.pos_embed.pos_embed
         if patch is None and stride is None:
             return self.patch_embed(log_mel), table
+        if config.stem == "conv":
+            raise ValueError("a convolutional stem has no kernel to resample: patch and stride cannot be chosen")
         patch, stride = patch or config.patch, stride or config.stride
         kernel = resize_patch_kernel(self.patch_embed.proj.weight, (patch, patch))
         image = log_mel.to(kernel.dtype).transpose(1, 2)[:, None]  # (B, 1, F, T)

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from model.backbones.mamba import MambaMixer, scale_output_projections
 from model.backbones.transformer import Block, make_head
-from model.patches import Pair, TimeMajorPatchEmbed, check_log_mel, patch_grid, sine_cosine_positions
+from model.patches import Pair, check_log_mel, patch_grid, sine_cosine_positions
+from model.stem import ConvolutionalStem, Stem, make_patch_embed
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"width": 192, "depth": 12},
@@ -54,6 +55,7 @@ class SSAMConfig:
     patch_frames: int = 4
     pretraining: bool = False
     epsilon: float = 1e-6
+    stem: Stem = "patch"
 
     @property
     def patch(self) -> Pair:
@@ -95,7 +97,7 @@ class SSAM(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.patch_embed = TimeMajorPatchEmbed(width, config.patch)
+        self.patch_embed = make_patch_embed(config.stem, width, config.patch, config.patch, time_major=True)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         positions = sine_cosine_positions(width, config.grid)
         self.register_buffer("pos_embed", torch.cat([positions.new_zeros(1, 1, width), positions], dim=1))
@@ -117,6 +119,8 @@ class SSAM(nn.Module):
             ValueError: the log-mel is not of the config's frames and mels.
         """
         check_log_mel(log_mel, self.config.frames, self.config.mels)
+        if mask is not None and isinstance(self.patch_embed, ConvolutionalStem):
+            log_mel = self.patch_embed.hide(log_mel, mask)
         tokens = self.patch_embed(log_mel) + self.pos_embed[:, 1:]
         if mask is not None:
             tokens = torch.where(mask.bool().unsqueeze(-1), self.mask_token, tokens)
@@ -214,11 +218,12 @@ def fit_state(state: Mapping[str, Tensor], source: SSAMConfig, target: SSAMConfi
     Raises:
         ValueError: the two differ in size, mixer or the shape of their patches.
     """
-    if (source.width, source.depth, source.mixer, source.patch) != (
+    if (source.width, source.depth, source.mixer, source.patch, source.stem) != (
         target.width,
         target.depth,
         target.mixer,
         target.patch,
+        target.stem,
     ):
         raise ValueError(f"an SSAM of another size cannot be fitted: have {source}, want {target}")
     dropped: tuple[str, ...] = () if target.pretraining else ("mask_token", "pred.")

@@ -52,6 +52,10 @@ def _ast(stride: int, seed: int, paper: str) -> Row:
     return Row(name, "small-ast", settings, paper=paper)
 
 
+CONV = "backbone_config.stem=conv"
+SIDE_BY_SIDE = ("backbone_config.stride_mels=16", "backbone_config.stride_frames=16")
+TAUGHT = ("teachers=[cnn-teacher]", "distil_share=0.8")
+
 SAME_STRIDE = tuple(f"stride 10, seed {seed}" for seed in (7, 8, 9))
 
 GROUPS = (
@@ -101,6 +105,21 @@ GROUPS = (
                 members=(*SAME_STRIDE, "stride 12", "stride 14", "stride 16"),
                 paper="0.4849",
             ),
+        ),
+    ),
+    Group(
+        "Ours: what the bundled networks are trained with",
+        "nothing, these are not from the papers",
+        (
+            Row("AuM, linear patches", "small-aum"),
+            Row("AuM, convolutional stem", "small-aum", (CONV,)),
+            Row("AuM, convolutional stem, teacher", "small-aum", (CONV, *TAUGHT)),
+            Row("the same without mix-up", "small-aum", (CONV, *TAUGHT, "mixup_probability=0")),
+            Row("the same without SpecAugment", "small-aum", (CONV, *TAUGHT, "mask_mels=0", "mask_frames=0")),
+            Row("the same, last weights for averaged ones", "small-aum", (CONV, *TAUGHT, "keep=last")),
+            Row("AST, linear patches", "small-ast", SIDE_BY_SIDE),
+            Row("AST, convolutional stem", "small-ast", (*SIDE_BY_SIDE, CONV)),
+            Row("AST, convolutional stem, teacher", "small-ast", (*SIDE_BY_SIDE, CONV, *TAUGHT)),
         ),
     ),
 )
