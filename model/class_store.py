@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from model.own_classes import OwnClass
 from model.teaching import LinearHead, Quality
+from model.whole_files import write_whole
 
 KEPT_VERSIONS = 5
 FORMAT = 1
@@ -59,7 +60,7 @@ class ClassStore:
         folder.mkdir(parents=True, exist_ok=True)
         versions = sorted(folder.glob("*.safetensors"))
         numbered = replace(own, version=1 + max((_number(path) for path in versions), default=0))
-        _write_whole(folder / f"{numbered.version:06d}.safetensors", _to_bytes(numbered))
+        write_whole(folder / f"{numbered.version:06d}.safetensors", _to_bytes(numbered))
         for old in versions[: max(0, len(versions) + 1 - KEPT_VERSIONS)]:
             old.unlink(missing_ok=True)
         return numbered
@@ -125,20 +126,6 @@ def _to_bytes(own: OwnClass) -> bytes:
         "examples": np.ascontiguousarray(own.examples, np.float32),
     }
     return save(tensors, metadata={"own_class": json.dumps(values)})
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # a server may run as another user than `hark teach`
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _number(path: Path) -> int:

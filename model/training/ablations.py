@@ -29,8 +29,8 @@ from model.training.pretrain import pretrain
 from model.training.recipe import PretrainRecipe, Recipe, read_recipe
 from model.training.run_state import kept_weights, read_state
 from model.training.sounds import Place, open_sounds, read_parts
-from model.training.whole_files import write_whole
 from model.training.workbench import check_recipe
+from model.whole_files import write_whole
 
 RECIPES = Path(__file__).parent / "recipes"
 SAMPLE_RATE = 16000

@@ -18,7 +18,7 @@ from model.training.bad_files import BadFiles
 from model.training.clips import Clip, ClipError, ManifestError, decode_clip, read_bytes, reason_of
 from model.training.labelled import Corpus
 from model.training.shards import INDEX, PLAN, VERSION, clip_row, read_json, sha256_of
-from model.training.whole_files import write_whole
+from model.whole_files import write_whole
 
 CHECK_RATE = 16000
 """Sample rate at which clips are decoded to see whether they can be."""

@@ -17,7 +17,7 @@ from model.training.evaluate import MEASURES, Evaluation, LabelMeasures, to_rows
 from model.training.metrics import PrecisionRecall, precision_recall
 from model.training.mistakes import Mistake, confusions, excerpt, label_names, worst_mistakes
 from model.training.predictions import Predictions
-from model.training.whole_files import write_whole
+from model.whole_files import write_whole
 
 PAGE = Path(__file__).parent / "report_page"
 REPORT, NUMBERS = "report.html", "evaluation.json"

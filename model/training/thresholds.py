@@ -18,7 +18,7 @@ from model.checkpoint import CARD, CONFIG, CheckpointConfig
 from model.events import EventRules
 from model.training.metrics import at_thresholds, mean_defined, precision_recall
 from model.training.predictions import Predictions
-from model.training.whole_files import write_whole
+from model.whole_files import write_whole
 
 FEWEST_POSITIVES = 3
 SHRINKAGE_CLIPS = 10

@@ -1,11 +1,12 @@
 """A file is written whole or not at all."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from model.training.whole_files import write_whole
+from model.whole_files import write_whole
 
 
 def test_what_is_written_replaces_what_stood_there(tmp_path: Path) -> None:
@@ -21,13 +22,12 @@ def test_a_full_disk_keeps_the_old_file_leaves_no_part_and_is_told_with_the_name
 ) -> None:
     """Reports and thresholds left a hidden half file behind, and the error named no file."""
 
-    def full(path: Path, content: bytes) -> int:
-        path.touch()
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "numbers.json"
     path.write_bytes(b"old")
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"No space left on device: .*numbers\.json"):
         write_whole(path, b"new")
     assert list(tmp_path.iterdir()) == [path]

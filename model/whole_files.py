@@ -5,13 +5,16 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all; what stood there stays until then.
+    """Write a file completely, on the disk itself, or not at all; what stood there stays until then.
 
     Raises: OSError naming the file if the disk refuses.
     """
     partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
         error.filename = str(path)  # a write that fails names none
