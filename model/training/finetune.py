@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from model.features import LogMel
 from model.training.batches import Sounds
@@ -19,7 +18,6 @@ from model.training.losses import Batch, Tagging
 from model.training.metrics import accuracy, esc50_top1, mean_average_precision
 from model.training.recipe import Recipe
 from model.training.run_state import Run
-from model.training.sampling import label_counts
 from model.training.sounds import Place
 from model.training.workbench import Plan, Workbench, run_recipe
 
@@ -75,14 +73,11 @@ def finetune(
 
 def _plan(bench: Workbench) -> Plan:
     recipe = bench.recipe
-    if recipe.start_at_priors:
-        counts = label_counts(bench.training.clips, bench.labels)
-        start_at_priors(bench.network, counts.float() / len(bench.training.clips))
     teachers = load_teachers(recipe, bench.labels, bench.features.config, bench.fabric.device)
     return Plan(
         objective=Tagging(bench.network, recipe),
         finish=partial(_teach, teachers, bench.fabric.autocast) if teachers else None,
-        measure=Measure(recipe, bench.features, bench.validation),
+        judge=partial(Measure, recipe, bench.features),
         watched=recipe.best_by,
     )
 
@@ -92,10 +87,3 @@ def _teach(
 ) -> Batch:
     with autocast():
         return batch._replace(taught=teachers.teach(batch))
-
-
-def start_at_priors(network: nn.Module, shares: Tensor) -> None:
-    """Set the head's bias so that an untrained network scores each class as often as it occurs; shares (C,)."""
-    biases = [p for name, p in network.named_parameters() if name.startswith("head") and name.endswith("bias")]
-    with torch.no_grad():
-        biases[-1].copy_(torch.logit(shares.clamp(1e-4, 0.5)))

@@ -56,6 +56,13 @@ def initialise(network: nn.Module, recipe: TrainingRecipe, labels: LabelSet) -> 
     return f"starting from {recipe.initial}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
 
 
+def start_at_priors(network: nn.Module, shares: Tensor) -> None:
+    """Set the head's bias so that an untrained network scores each class as often as it occurs; shares (C,)."""
+    biases = [p for name, p in network.named_parameters() if name.startswith("head") and name.endswith("bias")]
+    with torch.no_grad():
+        biases[-1].copy_(torch.logit(shares.clamp(1e-4, 0.5)))
+
+
 def find_start(name: str) -> Start | Path:
     """Trained weights: a run's folder, a checkpoint's name or folder; or the path of a file with ImageNet weights.
 

@@ -102,8 +102,9 @@ class Loop:
                 self._fabric.backward(loss if len(feed.mine) == 1 else loss / len(feed.mine))
             losses.append(loss.detach())
         self._fabric.strategy.precision.unscale_gradients(run.optimizer)
-        if recipe.gradient_norm:
-            nn.utils.clip_grad_norm_(run.network.parameters(), recipe.gradient_norm)
+        norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.gradient_norm or math.inf)
+        if self._scaler is None:  # a scaler leaves such a step out by itself
+            self._check_finite("length of the gradient", float(norm))
         self._optimizer.step()
         run.step += 1
         run.epoch_step += 1
@@ -117,12 +118,16 @@ class Loop:
         Raises: DivergedError if it is no number.
         """
         value = float(cast(Tensor, self._fabric.all_reduce(loss, reduce_op="mean")))
+        self._check_finite("loss", value)
+        return value
+
+    def _check_finite(self, what: str, value: float) -> None:
+        """Raises: DivergedError if it is no number."""
         if not math.isfinite(value):
             raise DivergedError(
-                f"the loss became {value} in step {self._run.step}; the state saved before it is kept. "
+                f"the {what} became {value} in step {self._run.step}; the state saved before it is kept. "
                 "A lower learning rate, a longer warm-up or precision float32 may help"
             )
-        return value
 
     def _set_rate(self) -> None:
         recipe, run = self._recipe, self._run

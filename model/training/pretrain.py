@@ -39,9 +39,9 @@ def _plan(bench: Workbench) -> Plan:
     recipe, network = bench.recipe, bench.network
     check_masks(recipe, network)
     finish = partial(add_masks, recipe, bench.features, network)
-    measure = Measure(recipe, bench.features, bench.validation, finish, bench.fabric.device)
+    judge = partial(Measure, recipe, bench.features, finish, bench.fabric.device)
     watched, lower = ("accuracy", False) if _contrasts(recipe) else ("validation_loss", True)
-    return Plan(make_objective(network, recipe), finish, measure, watched, lower)
+    return Plan(make_objective(network, recipe), finish, judge, watched, lower)
 
 
 def make_objective(network: nn.Module, recipe: PretrainRecipe) -> nn.Module:
@@ -113,9 +113,9 @@ class Measure:
 
     recipe: PretrainRecipe
     features: LogMel
-    validation: Sounds
     finish: Callable[[Batch, Generator], Batch]
     device: torch.device
+    validation: Sounds
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Mean loss, and SSAST's share of patches told apart."""

@@ -18,34 +18,36 @@ from model.registry import UnknownModelError, build_network
 from model.training.batches import Feed, Finish, Share
 from model.training.clips import ManifestError
 from model.training.hardware import Fabric, check_share, open_fabric
-from model.training.initial import initialise
+from model.training.initial import initialise, start_at_priors
 from model.training.loop import Loop, Task
 from model.training.optimizers import make_optimizer
-from model.training.recipe import PretrainRecipe, RecipeError, TrainingRecipe
+from model.training.recipe import PretrainRecipe, Recipe, RecipeError, TrainingRecipe
 from model.training.run_state import Run, identify, start_run
+from model.training.sampling import label_counts
 from model.training.sounds import Parts, Place, Sounds, open_sounds, read_parts
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """A network on its device, and the sounds it is about to learn."""
+    """A network on its device, and the clips it is about to learn, not opened yet."""
 
     recipe: Any
     fabric: Fabric
     network: nn.Module
     features: LogMel
     labels: LabelSet
-    training: Sounds
-    validation: Sounds
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What distinguishes one kind of training: the objective, what it adds to a batch, how a network is judged."""
+    """What distinguishes one kind of training: the objective, what it adds to a batch, how a network is judged.
+
+    `judge` makes, of the validation sounds, what measures a network.
+    """
 
     objective: nn.Module
     finish: Finish | None
-    measure: Callable[[nn.Module], dict[str, float]]
+    judge: Callable[[Sounds], Callable[[nn.Module], dict[str, float]]]
     watched: str
     lower_is_better: bool = False
 
@@ -70,31 +72,41 @@ def run_recipe(
     check_share(recipe, recipe.machine.devices * recipe.machine.nodes)
     fabric = open_fabric(recipe)
     say = report if fabric.is_global_zero else _say_nothing
-    network = _make_network(recipe, parts.labels, say).to(fabric.device)
+    network = _make_network(recipe, parts, say).to(fabric.device)
     features = LogMel(FeatureConfig(**recipe.features)).to(fabric.device)
-    training, validation = open_sounds(recipe, place, parts, features.config.sample_rate, say)
-    bench = Workbench(recipe, fabric, network, features, parts.labels, training, validation)
+    bench = Workbench(recipe, fabric, network, features, parts.labels)
     plan = make_plan(bench)
-    return _train(bench, plan, folder, say, tensorboard)
+    sounds = open_sounds(recipe, place, parts, features.config.sample_rate, say)
+    return _train(bench, plan, sounds, folder, say, tensorboard)
 
 
-def _train(bench: Workbench, plan: Plan, folder: Path, say: Callable[[str], None], tensorboard: bool) -> Run:
-    recipe, fabric = bench.recipe, bench.fabric
+def _train(
+    bench: Workbench,
+    plan: Plan,
+    sounds: tuple[Sounds, Sounds],
+    folder: Path,
+    say: Callable[[str], None],
+    tensorboard: bool,
+) -> Run:
+    recipe, fabric, (training, validation) = bench.recipe, bench.fabric, sounds
     fused = recipe.precision != "float16"
     optimizer = make_optimizer(bench.network, recipe.optimizer, recipe.learning_rate, recipe.weight_decay, fused)
     run = start_run(bench.network, optimizer, recipe, fabric.is_global_zero)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
-    feed = Feed(recipe, bench.features, bench.training, share, plan.finish)
-    task = Task(plan.objective, feed, plan.measure, plan.watched, plan.lower_is_better)
-    identity = identify(recipe, feed.size, bench.labels.mids, (clip.file.name for clip in bench.training.clips))
+    feed = Feed(recipe, bench.features, training, share, plan.finish)
+    task = Task(plan.objective, feed, plan.judge(validation), plan.watched, plan.lower_is_better)
+    identity = identify(recipe, feed.size, bench.labels.mids, (clip.file.name for clip in training.clips))
     Loop(recipe, task, run, fabric, folder, identity).train(say, tensorboard)
     return run
 
 
-def _make_network(recipe: TrainingRecipe, labels: LabelSet, say: Callable[[str], None]) -> nn.Module:
+def _make_network(recipe: TrainingRecipe, parts: Parts, say: Callable[[str], None]) -> nn.Module:
+    """A head that comes with the weights keeps its bias; a fresh one starts at the labels' frequencies."""
     torch.manual_seed(recipe.seed)
-    network = build_network(recipe.backbone, network_config(recipe, len(labels)))
-    say(initialise(network, recipe, labels))
+    network = build_network(recipe.backbone, network_config(recipe, len(parts.labels)))
+    if isinstance(recipe, Recipe) and recipe.start_at_priors:
+        start_at_priors(network, label_counts(parts.training, parts.labels).float() / len(parts.training))
+    say(initialise(network, recipe, parts.labels))
     return network
 
 

@@ -12,8 +12,10 @@ from model.registry import build_network
 from model.training.bundle import bundle
 from model.training.clips import ManifestError
 from model.training.data import read_manifest, used_labels
-from model.training.finetune import finetune, start_at_priors
+from model.training.finetune import finetune
+from model.training.initial import start_at_priors
 from model.training.recipe import RecipeError
+from model.training.run_state import read_state
 from model.training.sounds import Place
 from tests.model.training.tiny_runs import AUM, quiet, read_log, tiny_recipe, write_corpus
 
@@ -117,6 +119,7 @@ def test_everything_is_checked_before_a_sound_is_decoded(manifest: Path, tmp_pat
         (tiny_recipe(mask_mels=40), "must fit into 32 mels"),
         (tiny_recipe(classes=5), "for 5 classes, the data has 2 labels"),
         (tiny_recipe(initial="nowhere"), "nowhere"),
+        (tiny_recipe(teachers=("nobody",), distil_share=0.5), "no model 'nobody'"),
         (tiny_recipe(reading="stream"), "no folder of shards"),
     ]
     for recipe, message in wrong:
@@ -125,6 +128,13 @@ def test_everything_is_checked_before_a_sound_is_decoded(manifest: Path, tmp_pat
     with pytest.raises(ManifestError, match="nothing is held out"):
         finetune(tiny_recipe(keep="best", validation_fold=0), gone, tmp_path / "run", quiet)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_head_that_comes_with_the_weights_keeps_its_bias(manifest: Path, tmp_path: Path) -> None:
+    finetune(tiny_recipe(1), manifest, tmp_path / "first", quiet)
+    trained = read_state(tmp_path / "first")["average"]["head.bias"]
+    second = tiny_recipe(1, initial=str(tmp_path / "first"), learning_rate=1e-12)
+    assert torch.equal(finetune(second, manifest, tmp_path / "second", quiet).network.head.bias, trained)
 
 
 def test_heads_start_at_the_labels_frequencies() -> None:

@@ -133,8 +133,9 @@ def test_gradients_of_micro_batches_are_averaged(
     for size in (8, 4):
         recipe = tiny_recipe(1, micro_batch=size, **plain)
 
-        def keep(parameters: object, *_: object, size: int = size) -> None:
-            gradients.setdefault(size, torch.cat([p.grad.flatten() for p in parameters]))  # type: ignore[attr-defined]
+        def keep(parameters: object, *_: object, size: int = size) -> torch.Tensor:
+            gradient = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[attr-defined]
+            return gradients.setdefault(size, gradient).norm()
 
         monkeypatch.setattr(loop_module.nn.utils, "clip_grad_norm_", keep)
         finetune(recipe, manifest, tmp_path / str(size), quiet)
@@ -157,6 +158,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(
     monkeypatch.setattr(loop_module.Loop, "_step", broken)
     with pytest.raises(DivergedError, match="loss became nan in step 3"):
         finetune(tiny_recipe(1, save_steps=2), manifest, tmp_path, quiet)
+    assert read_state(tmp_path)["step"] == 2
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss may be finite still; the weights saved after such a step would be lost for good."""
+    lengths = iter([1.0, 1.0, float("inf")])
+    monkeypatch.setattr(loop_module.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(next(lengths)))
+    with pytest.raises(DivergedError, match="length of the gradient became inf in step 2"):
+        finetune(tiny_recipe(1, save_steps=1), manifest, tmp_path, quiet)
     assert read_state(tmp_path)["step"] == 2
 
 

@@ -105,8 +105,10 @@ def test_patches_are_drawn_in_clusters_or_evenly_and_differ_between_clips() -> N
         assert len({tuple(row) for row in drawn.tolist()}) > 1
 
 
-def test_masks_that_leave_nothing_are_refused(manifest: Path, tmp_path: Path) -> None:
+def test_masks_that_leave_nothing_are_refused_before_a_sound_is_decoded(manifest: Path, tmp_path: Path) -> None:
+    gone = tmp_path / "manifest.csv"  # its files are not there
+    gone.write_text(manifest.read_text())
     with pytest.raises(RecipeError, match="masked_patches 15 leaves too few of 4 x 4"):
-        pretrain(replace(_ssast(), masked_patches=15), manifest, tmp_path, quiet)
+        pretrain(replace(_ssast(), masked_patches=15), gone, tmp_path, quiet)
     with pytest.raises(RecipeError, match="leaves none of"):
-        pretrain(tiny_pretraining(mask_ratio=0.99), manifest, tmp_path, quiet)
+        pretrain(tiny_pretraining(mask_ratio=0.99), gone, tmp_path, quiet)
