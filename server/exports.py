@@ -9,6 +9,7 @@ everything that it depends on, so a new version, other weights or another GPU ne
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -103,31 +104,37 @@ def cached_folder(cache: Path, checkpoint: Checkpoint, target: str, precision: s
 
 
 def get_export(source: Path, checkpoint: Checkpoint, target: str, precision: str, device: str, cache: Path) -> Export:
-    """The cached export of a checkpoint's folder, made now where there is none.
+    """The cached export of a checkpoint's folder, made now where there is none, or one that cannot be read.
 
-    Raises: RuntimeUnavailableError with the reason why none can be made; BrokenExportError.
+    Raises: RuntimeUnavailableError with the reason why none can be made; BrokenExportError if that is broken too.
     """
     folder = cached_folder(cache, checkpoint, target, precision, device)
-    if not folder.is_dir():
-        _make(source, folder, target, precision, device, cache)
-    export = read_export(folder)
-    if export.weights_sha256 != checkpoint.weights_sha256:
-        raise BrokenExportError(f"the export in {folder} was made from other weights; remove the folder")
-    return export
-
-
-def _make(source: Path, folder: Path, target: str, precision: str, device: str, cache: Path) -> None:
-    """Lets one process at a time export; who waited finds the work done."""
+    if _fault(folder, checkpoint) is None:
+        return read_export(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():
-                log.info("exporting, once for this machine", source=str(source), to=target, precision=precision)
+            if reason := _fault(folder, checkpoint):  # who waited finds the work done
+                shutil.rmtree(folder, ignore_errors=True)
+                words = {"source": str(source), "to": target, "precision": precision, "reason": reason}
+                log.info("exporting, once for this machine", **words)
                 run_export(_command(source, folder, target, precision, cache), device)
     except OSError as error:
         raise RuntimeUnavailableError(
             f"no export can be kept in {folder.parent} ({error.strerror}); set HARK_RUNTIME_FOLDER to a writable folder"
         ) from error
+    return read_export(folder)
+
+
+def _fault(folder: Path, checkpoint: Checkpoint) -> str | None:
+    """Why a cached export cannot be taken: not there, not readable, of other weights; None if it can be."""
+    if not folder.exists():
+        return "there is none yet"
+    try:
+        export = read_export(folder)
+    except BrokenExportError as error:
+        return str(error)
+    return None if export.weights_sha256 == checkpoint.weights_sha256 else "it was made from other weights"
 
 
 def _command(source: Path, folder: Path, target: str, precision: str, cache: Path) -> list[str]:

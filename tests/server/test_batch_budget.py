@@ -1,6 +1,6 @@
-"""The budget gives way at once and comes back slowly, more slowly each time."""
+"""The budget gives way at once and comes back slowly, more slowly after each growth that was too much."""
 
-from server.batch_budget import PATIENCE_BATCHES, BatchBudget
+from server.batch_budget import MOST_PATIENCE_BATCHES, PATIENCE_BATCHES, BatchBudget
 
 
 def run_full(budget: BatchBudget, batches: int) -> None:
@@ -25,7 +25,7 @@ def test_grows_after_many_full_batches_only() -> None:
     for _ in range(10 * PATIENCE_BATCHES):
         budget.grow(7)
     assert budget.windows == 8
-    run_full(budget, 2 * PATIENCE_BATCHES - 1)
+    run_full(budget, PATIENCE_BATCHES - 1)
     assert budget.windows == 8
     run_full(budget, 1)
     assert budget.windows == 10
@@ -33,11 +33,29 @@ def test_grows_after_many_full_batches_only() -> None:
     assert budget.windows == 16
 
 
-def test_every_shortage_doubles_the_patience() -> None:
+def test_one_shortage_that_halves_again_and_again_costs_no_patience() -> None:
+    budget = BatchBudget(64)
+    for _ in range(20):
+        budget.shrink(budget.windows)
+    run_full(budget, PATIENCE_BATCHES)
+    assert budget.windows == 2
+
+
+def test_a_growth_that_did_not_fit_is_tried_again_later_than_before() -> None:
     budget = BatchBudget(16)
     budget.shrink(16)
-    budget.shrink(8)
-    run_full(budget, 4 * PATIENCE_BATCHES - 1)
-    assert budget.windows == 4
-    run_full(budget, 1)
-    assert budget.windows == 5
+    for patience in (PATIENCE_BATCHES, 2 * PATIENCE_BATCHES, 4 * PATIENCE_BATCHES):
+        run_full(budget, patience - 1)
+        assert budget.windows == 8
+        run_full(budget, 1)
+        assert budget.windows == 10
+        budget.shrink(16)  # 10 was too many
+        budget.windows = 8
+
+
+def test_the_patience_has_an_end() -> None:
+    budget = BatchBudget(4)
+    for _ in range(40):
+        budget.shrink(4)
+        run_full(budget, MOST_PATIENCE_BATCHES)
+        assert budget.windows > 2
