@@ -7,7 +7,7 @@ TrainingRecipe      network, sound, augmentation, optimiser, schedule, hardware
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,6 +145,16 @@ class TrainingRecipe:
             if not fits(getattr(self, name)):
                 raise RecipeError(f"{name} must be {wanted}, not {getattr(self, name)}")
 
+    def check_untouched(self, names: Iterable[str], why: str) -> None:
+        """Check that fields which nothing would read are as they were.
+
+        Raises: RecipeError naming the first that is not.
+        """
+        defaults = {item.name: item.default for item in fields(self)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise RecipeError(f"{name} {why}")
+
     def _check_combinations(self) -> None:
         for name in ("background_decibels", "noise_decibels"):
             value = getattr(self, name)
@@ -158,6 +168,10 @@ class TrainingRecipe:
             raise RecipeError("keep: ema needs an ema_decay above 0")
         if self.sampling and not self.balanced and self.sampling != "shuffle":
             raise RecipeError(f"balanced: false contradicts sampling: {self.sampling}")
+        if self.schedule.kind != "one_cycle":
+            self.check_untouched(
+                ["warmup_share"], "belongs to schedule.kind one_cycle; others have a warm-up of their own"
+            )
         if self.mixup_partner == "corpus" and self.reading == "stream":
             raise RecipeError("mixup_partner: corpus needs random access; a stream can only mix within a batch")
 
@@ -202,6 +216,13 @@ class Recipe(TrainingRecipe):
             raise RecipeError("start_at_priors is for scores of their own; loss: cross_entropy needs it false")
 
 
+OBJECTIVE_FIELDS = {
+    "ssam": ("mask_ratio", "masked_only", "normalise_patches"),
+    "ssast": ("masked_patches", "clusters", "objective", "reconstruction_weight"),
+}
+"""What only one backbone's pre-training reads."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainRecipe(TrainingRecipe):
     """Every choice of a self-supervised run; the backbone decides the objective.
@@ -233,6 +254,8 @@ class PretrainRecipe(TrainingRecipe):
             raise RecipeError(f"backbone {self.backbone} has no pre-training here; ssam and ssast have")
         if self.mixup_probability or self.background_share:
             raise RecipeError("mix-up and backgrounds blend labels; in pre-training there are none: set them to 0")
+        other = "ssast" if self.backbone == "ssam" else "ssam"
+        self.check_untouched(OBJECTIVE_FIELDS[other], f"belongs to {other}, and the backbone is {self.backbone}")
 
 
 def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> TrainingRecipe:

@@ -71,6 +71,7 @@ def test_the_task_decides_the_kind(tmp_path: Path) -> None:
         ("schedule: {kind: sine}", "schedule.kind must be one of"),
         ("schedule: {kind: step, decay_after: [1], gamma: 2}", "schedule.gamma"),
         ("optimizer: {betas: [0.9]}", "betas"),
+        ("schedule: {kind: cosine}\nwarmup_share: 0.2", "warmup_share belongs to schedule.kind one_cycle"),
         ("machine: {devices: 0}", "devices and nodes"),
         ("about: [a]", "about must be a mapping"),
     ],
@@ -101,6 +102,18 @@ def test_an_override_that_is_none_is_refused(tmp_path: Path, override: str) -> N
 )
 def test_impossible_pre_training_is_refused(changes: dict) -> None:
     with pytest.raises(RecipeError):
+        tiny_pretraining(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clusters": False}, "clusters belongs to ssast, and the backbone is ssam"),
+        ({"backbone": "ssast", "masked_only": True}, "masked_only belongs to ssam, and the backbone is ssast"),
+    ],
+)
+def test_a_field_that_nothing_would_read_is_refused(changes: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         tiny_pretraining(**changes)
 
 
