@@ -41,7 +41,7 @@ __all__ = [
 
 Channels = Literal["mixed", "split"]
 Source = str | Path | bytes | BinaryIO  # a file object must be seekable; it is read from its beginning
-BLOCK_SAMPLES = 16_384  # about a second; 64 KiB
+BLOCK_SAMPLES = 65_536  # about four seconds; 256 KiB
 HEADER_SLACK_SECONDS = 0.1  # headers also count what decoders drop: Opus's first 6.5 ms, an encoder's padding
 LOUDEST_SAMPLE = 2.0**31  # float files sometimes hold 32-bit integers unscaled; beyond that a spectrum overflows
 

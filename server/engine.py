@@ -1,4 +1,4 @@
-"""The batching engine: one bounded queue, one worker thread per device, one future per item.
+"""The batching engine: one bounded queue, one worker thread per batch that may run at a time, one future per item.
 
     admit ─► submit ─► this request's line ─┐                             ┌─► device 0: runtime.run ─► futures
     admit ─► submit ─► this request's line ─┴─► one item of each in turn ─┴─► device 1: runtime.run ─► futures
@@ -67,7 +67,7 @@ class Engine:
         self._receiving: Counter[str] = Counter()  # requests whose body is still coming, by id
         self._batch_numbers = number_batches()
         self._workers: list[Worker] = []
-        self._idle_workers = 0
+        self._idle: set[Worker] = set()
         self._caution = Caution()
 
     def start(self) -> None:
@@ -162,7 +162,8 @@ class Engine:
         if len(self._queue.jobs) + self._receiving.total() >= self.limits.requests:
             wait = self._predicted_wait_seconds()
             raise QueueFullError(f"{self.limits.requests} requests are already being answered", wait, "full")
-        before = self._share(self._queue.seconds_before_newcomer(job.priority)) + self._running_seconds()
+        ahead = self._queue.seconds_before_newcomer(job.priority)
+        before = self._seconds_until_free(ahead, len(job.lane.runtimes))
         job.predicted_seconds = before + job.lane.cost.predict(1, job.lane.batch_windows)
         if job.deadline is not None:
             self._refuse_the_hopeless(job, job.deadline - time.monotonic())
@@ -240,15 +241,12 @@ class Engine:
             return self._predicted_wait_seconds()
 
     def _predicted_wait_seconds(self) -> float:
-        return self._share(self._queue.predicted_seconds) + self._running_seconds()
+        return self._seconds_until_free(self._queue.predicted_seconds, max(1, len(self._workers)))
 
-    def _share(self, seconds: float) -> float:
-        return seconds / max(1, len(self._workers))
-
-    def _running_seconds(self) -> float:
-        """Until the first device is free."""
-        running = [worker.running for worker in self._workers]
-        return min((batch.remaining_seconds if batch else 0.0 for batch in running), default=0.0)
+    def _seconds_until_free(self, ahead: float, workers: int) -> float:
+        """Until the first of so many workers is free, and they have shared out what is `ahead`."""
+        running = [worker.running for worker in self._workers[:workers]]
+        return ahead / workers + min((batch.remaining_seconds if batch else 0.0 for batch in running), default=0.0)
 
     # What the workers ask
 
@@ -256,24 +254,43 @@ class Engine:
         """Waits for work; an empty batch means that all who waited had left or were late, None means stop."""
         with self._changed:
             worker.running = None
-            self._idle_workers += 1
-            self._changed.wait_for(lambda: self._stopping or self._queue.has_work(worker.device))
+            self._idle.add(worker)
+            self._changed.wait_for(lambda: self._stopping or self._has_turn(worker))
             if self._stopping:
                 return None
             batch, late = self._queue.take(worker.device, partial(self._room_in_batch, worker.device))
-            self._idle_workers -= 1
+            self._idle.discard(worker)
             if batch:
-                worker.running = Running(batch[0].job.lane, len(batch), time.monotonic())
+                lane = batch[0].job.lane
+                worker.running = Running(lane, len(batch), time.monotonic(), self._batches_beside(lane))
+            self._changed.notify_all()  # whoever comes after this worker may look now
         fail_late(late)
         return batch
+
+    def _has_turn(self, worker: Worker) -> bool:
+        """Whether there is work for this worker, and no idle one before it.
+
+        So a batch alone on a CPU is always the first worker's, and only that one needs threads of its own on all cores.
+        """
+        first = min(self._idle, key=lambda idle: idle.device)
+        return worker is first and self._queue.has_work(worker.device)
+
+    def _batches_beside(self, lane: Lane) -> int:
+        """How many batches will run in a moment: a new one, those that do, and what idle workers find waiting."""
+        busy = sum(worker.running is not None for worker in self._workers)
+        joining = min(len(self._idle), len(lane.runtimes) - 1 - busy, self._queue.waiting[lane])
+        return 1 + busy + max(0, joining)
 
     def _plan(self, worker: Worker) -> list[Item]:
         with self._changed:
             return self._queue.plan(worker.device, lambda lane: lane.budget(worker.device).windows)
 
     def _room_in_batch(self, device: int, lane: Lane) -> int:
-        """The device's budget, or its share of what waits where other devices are idle too."""
-        share = -(-self._queue.waiting[lane] // min(self._idle_workers, len(lane.runtimes)))
+        """The device's budget, or its share of what waits where other devices are idle too.
+
+        Workers of one device do not share: one batch on all its cores comes back sooner than its halves side by side.
+        """
+        share = -(-self._queue.waiting[lane] // min(len(self._idle), len(set(lane.runtimes))))
         return min(lane.budget(device).windows, max(1, share))
 
     # The end
@@ -294,6 +311,7 @@ class Engine:
         for item in left:
             if item.future.set_running_or_notify_cancel():
                 item.future.set_exception(EngineClosedError("the server stopped before the request was answered"))
+        joined_by = time.monotonic() + grace_seconds + 1
         for worker in self._workers:
-            worker.join(grace_seconds + 1)
+            worker.join(max(0.0, joined_by - time.monotonic()))
         return finished

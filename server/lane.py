@@ -12,7 +12,9 @@ from server.runtimes.base import BatchResult, Runtime
 
 @dataclass(frozen=True, eq=False)
 class Lane:
-    """The same checkpoint on one device or several: `runtimes` holds one for each of the engine's devices.
+    """The same checkpoint on one device or several: `runtimes` holds one for each of the engine's workers.
+
+    Workers that share a device, for a runtime of several batches at a time, find the same one in their places.
 
     Windows of at most `window_samples` go in, at most `batch_windows` at once; logits of `classes` come out.
     """
@@ -59,12 +61,14 @@ class Lane:
         longest = max(len(waveform) for waveform in waveforms)
         return min(self.window_samples, -(-longest // quarter) * quarter)
 
-    def run_padded(self, padded: np.ndarray, lengths: np.ndarray, device: int) -> BatchResult:
+    def run_padded(self, padded: np.ndarray, lengths: np.ndarray, device: int, batches: int = 1) -> BatchResult:
         """Runs waveforms (B, S) of these lengths (B,) and checks that logits are (B, C) and embeddings (B, D).
+
+        `batches` run at that moment, this one counted.
 
         Raises: ValueError for logits or embeddings of another shape; whatever the runtime raises.
         """
-        result = self.runtimes[device].run(padded, lengths)
+        result = self.runtimes[device].run(padded, lengths, batches)
         expected = (len(padded), self.classes)
         if result.logits.shape != expected:
             raise ValueError(f"the runtime answered logits of shape {result.logits.shape}, not {expected}")

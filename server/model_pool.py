@@ -221,5 +221,5 @@ def renamed(model: ServedModel, name: str) -> ServedModel:
 
 def close(model: ServedModel) -> None:
     """Gives back the devices' memory."""
-    for runtime in model.lane.runtimes:
+    for runtime in set(model.lane.runtimes):
         runtime.close()

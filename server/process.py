@@ -1,5 +1,6 @@
 """Runs the server as a process: ready on its own, drained on the first signal, gone on the second."""
 
+import gc
 import os
 from types import FrameType
 
@@ -54,7 +55,7 @@ class DrainingServer(uvicorn.Server):
         self.service = service
         self._signalled = False
         service.on_failure = self._give_up
-        service.on_ready = self._say_address
+        service.on_ready = self._begin
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """First signal: drain. Second: end the process at once."""
@@ -77,6 +78,12 @@ class DrainingServer(uvicorn.Server):
     def _give_up(self) -> None:
         print_error(self.service.failure)
         self.should_exit = True
+
+    def _begin(self) -> None:
+        """What is loaded by now stays, so the garbage collector need not look through it while all requests wait."""
+        gc.collect()
+        gc.freeze()
+        self._say_address()
 
     def _say_address(self) -> None:
         sockets = [listener for server in self.servers for listener in server.sockets]

@@ -15,6 +15,7 @@ import structlog
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointConfig, load
+from model.cpu_threads import end_team
 from server.devices import choose_device, choose_devices
 from server.fake_checkpoint import fake_checkpoint
 from server.golden import GOLDEN_TOLERANCE, check_golden
@@ -56,6 +57,8 @@ __all__ = [
 
 log = structlog.get_logger()
 
+CORES = torch.get_num_threads()
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -93,8 +96,6 @@ def load_models(settings: Settings) -> dict[str, ServedModel]:
 
     Raises: ServingError; UnknownModelError and CheckpointError (`model/`).
     """
-    if settings.cpu_threads:
-        torch.set_num_threads(settings.cpu_threads)
     models: dict[str, ServedModel] = {}
     for name in settings.models:
         model = load_model(name, settings)
@@ -106,6 +107,14 @@ def load_models(settings: Settings) -> dict[str, ServedModel]:
 
 def load_model(name: str, settings: Settings) -> ServedModel:
     """Loads one model by name or path, of a checkpoint or of an export; raises as `load_models`."""
+    torch.set_num_threads(settings.cpu_threads or CORES)  # a new thread has what the engine's last batch used
+    try:
+        return _load_model(name, settings)
+    finally:
+        end_team()  # the golden check ran here; from now on batches do, in the engine's threads
+
+
+def _load_model(name: str, settings: Settings) -> ServedModel:
     if settings.runtime == "fake":
         checkpoint = fake_checkpoint(name)
         runtime = FakeRuntime(len(checkpoint.labels), window_delay_seconds=settings.fake_window_seconds)
@@ -176,10 +185,11 @@ def _open_and_serve(source: Source, candidate: Candidate, devices: Sequence[str]
     runtimes: list[Runtime] = []
     try:
         for device in devices:
-            runtimes.append(source.open(candidate, device, _batch_windows(source.described.config, device, settings)))
+            opened = source.open(candidate, device, _batch_windows(source.described.config, device, settings))
+            runtimes += [opened] * opened.most_batches
         return _serve(source.described, runtimes, devices[0], settings)
     except BaseException:
-        for runtime in runtimes:
+        for runtime in set(runtimes):
             runtime.close()
         raise
 
@@ -199,8 +209,9 @@ def _serve(checkpoint: Checkpoint, runtimes: Sequence[Runtime], device: str, set
         classes=len(checkpoint.labels),
         batch_windows=_batch_windows(config, device, settings),
     )
-    difference = max(check_golden(checkpoint, lane, index) for index in range(len(runtimes)))
-    for index in range(len(runtimes)):
+    places = [place for place, runtime in enumerate(runtimes) if runtime not in runtimes[:place]]  # each runtime once
+    difference = max(check_golden(checkpoint, lane, index) for index in places)
+    for index in places:
         _warm_up(lane, checkpoint.golden.waveform.numpy(), device, index)
     return ServedModel(checkpoint, lane, difference)
 

@@ -28,7 +28,7 @@ from server.window_reader import Reading, WindowReader
 
 Result = TypeVar("Result")
 
-STEP_WINDOWS = 2  # decoded per turn on a thread: two tell a clip of one window from a longer one at once
+STEP_WINDOWS = 3  # decoded per turn on a thread: three tell a clip of two windows from a longer one at once
 
 
 class TooManyWindowsError(ValueError):
@@ -137,7 +137,8 @@ class UploadTagger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._service.engine.release(self._job)
-        self._service.run_soon(self._reader.close)
+        if not self._reader.closed:
+            self._service.run_soon(self._reader.close)
         for _, future in self._pending:
             if not future.cancel() and not future.cancelled():
                 future.exception()  # looked at, so that asyncio does not complain

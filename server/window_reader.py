@@ -28,14 +28,14 @@ class Reading:
 
 
 class WindowReader:
-    """Decodes an upload step by step; steps may run on different threads, one at a time."""
+    """Decodes an upload step by step and closes it at its end; steps may run on different threads, one at a time."""
 
     def __init__(self, upload: Upload, reading: Reading) -> None:
         self._upload = upload
         self._reading = reading
         self._lock = Lock()
         self._stream: AudioStream | None = None
-        self._closed = False
+        self.closed = False
         self.exhausted = False
         self.seconds = 0.0
         self.declared_seconds: float | None = None  # the sound's duration, where its header has one
@@ -43,13 +43,15 @@ class WindowReader:
     def read(self, count: int) -> list[Window]:
         """The next `count` windows, fewer when the sound has ended; raises AudioError, TooManyChannelsError."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return []
             started = time.perf_counter()
             if self._stream is None:
                 self._stream = self._open()
             windows = list(islice(self._windows, count))
             self.exhausted = len(windows) < count
+            if self.exhausted:
+                self._close()
             self.seconds += time.perf_counter() - started
             return windows
 
@@ -71,7 +73,10 @@ class WindowReader:
     def close(self) -> None:
         """Waits for a step that is still running, then closes the decoder and the upload."""
         with self._lock:
-            self._closed = True
-            if self._stream is not None:
-                self._stream.close()
-            self._upload.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.closed = True
+        if self._stream is not None:
+            self._stream.close()
+        self._upload.close()

@@ -38,6 +38,7 @@ class Running:
     lane: Lane
     windows: int
     started: float
+    batches: int = 1  # that run at the time, this one counted
 
     @property
     def predicted_seconds(self) -> float:
@@ -129,7 +130,7 @@ class Worker:
         """Runs one batch and answers its futures; a failing one is split until the items at fault stand alone."""
         lane, started = batch[0].job.lane, time.monotonic()
         try:
-            result = lane.run_padded(padded, lengths, self.device)
+            result = lane.run_padded(padded, lengths, self.device, self.running.batches if self.running else 1)
         except Exception as error:
             self._retry_or_fail(batch, error)
             return

@@ -38,13 +38,20 @@ class BatchResult:
 
 
 class Runtime(Protocol):
-    """One checkpoint, ready on one device; used by one thread at a time."""
+    """One checkpoint, ready on one device; used by at most `most_batches` threads at a time."""
 
     @property
     def info(self) -> RuntimeInfo: ...
 
-    def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
+    @property
+    def most_batches(self) -> int:
+        """How many batches gain from running side by side."""
+        ...
+
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         """Tags waveforms float32 (B, S), of which the first `lengths` int64 (B,) samples of each row are sound.
+
+        `batches` run on the device meanwhile, this one counted: alone it may have all cores, beside others it has one.
 
         Raises: DeviceOutOfMemoryError, upon which smaller batches are tried; DeviceLostError, upon which the process
         ends; whatever else may go wrong.

@@ -46,12 +46,14 @@ def read_export(folder: Path) -> Export:
 class ExportedRuntime:
     """Computes log-mel in torch on the device, and leaves the network to `_infer`, which subclasses give."""
 
+    most_batches = 1  # these libraries keep threads of their own for one batch
+
     def __init__(self, export: Export, features: LogMel, device: str) -> None:
         self._device = torch.device(device)
         self._features = features.to(self._device)
         self.info = RuntimeInfo(runtime=export.runtime, precision=export.precision, device=device, scan=None)
 
-    def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         """Tags waveforms float32 (B, S), of which `lengths` int64 (B,) are sound: logits (B, C), embeddings (B, D).
 
         Raises: DeviceOutOfMemoryError.

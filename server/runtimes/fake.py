@@ -15,6 +15,8 @@ class FakeRuntime:
     `death` is raised once; `calls` keeps the size of every batch.
     """
 
+    most_batches = 1
+
     def __init__(
         self,
         classes: int,
@@ -34,7 +36,7 @@ class FakeRuntime:
         self.death: BaseException | None = None
         self.calls: list[int] = []
 
-    def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         """Tags waveforms (B, S) with logits (B, C) in [-6, 6] and embeddings (B, 4).
 
         They depend on each row's valid samples only.

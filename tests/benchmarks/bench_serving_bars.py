@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +121,9 @@ def saturate(name: str, loaded: Checkpoint, sizes: Sizes, limit: float) -> Findi
     raw.append(raw_rate(loaded, batch, sizes.seconds / 4))
     served = rate_of(replies, start, span)
     assert all(reply.status == 200 for reply in replies), {reply.status for reply in replies}
+    beside = raw_rate_beside(loaded, batch, sizes.seconds / 4)
     note = f"{served:.2f} of {sum(raw) / 2:.2f} windows/s ({raw[0]:.2f} before, {raw[1]:.2f} after), batches of {batch}"
+    note += f"; without a server, one such batch on each core: {beside:.2f}"
     return Finding("throughput", f"{loaded.name} by its raw network", 2 * served / sum(raw), limit, False, note)
 
 
@@ -135,6 +138,18 @@ def raw_rate(loaded: Checkpoint, batch: int, seconds: float) -> float:
             loaded.network(log_mel)
             windows += batch
     return windows / (time.perf_counter() - started)
+
+
+def raw_rate_beside(loaded: Checkpoint, batch: int, seconds: float) -> float:
+    """Windows per second of the network alone, a batch on each core."""
+
+    def run(_: int) -> float:
+        torch.set_num_threads(1)  # of this thread
+        return raw_rate(loaded, batch, seconds)
+
+    cores = torch.get_num_threads()
+    with ThreadPoolExecutor(cores) as pool:
+        return sum(pool.map(run, range(cores)))
 
 
 def make_ast(folder: Path, depth: int) -> Path:

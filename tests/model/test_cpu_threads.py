@@ -1,12 +1,13 @@
 """Slices of work: all of it done once, in torch's team or a pool, from any number of callers; failures come out."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
 from model import cpu_threads
-from model.cpu_threads import run_slices, slice_count
+from model.cpu_threads import end_team, run_slices, slice_count
 
 
 @pytest.fixture(params=["openmp", "pool"], autouse=True)
@@ -70,3 +71,20 @@ def test_several_callers_at_once(monkeypatch):
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(total, range(2, 202))) == [sum(range(items)) for items in range(2, 202)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux lists them")
+def test_a_team_that_was_ended_leaves_no_thread_and_starts_again():
+    if cpu_threads._openmp() is None:
+        pytest.skip("a pool has no teams")
+    usual = torch.get_num_threads()
+    torch.set_num_threads(3)
+    values = torch.rand(1 << 20)
+    try:
+        before = values.exp()
+        with_team = len(list(Path("/proc/self/task").iterdir()))
+        end_team()
+        assert len(list(Path("/proc/self/task").iterdir())) <= with_team - 2
+        assert torch.equal(values.exp(), before)
+    finally:
+        torch.set_num_threads(usual)

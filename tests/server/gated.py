@@ -26,19 +26,21 @@ class Clock:
 
 
 class GatedRuntime(FakeRuntime):
-    """Waits for `gate` before each batch and remembers the first sample of every row."""
+    """Waits for `gate` before each batch; remembers the first sample of every row, and how many batches ran beside."""
 
     def __init__(self) -> None:
         super().__init__(classes=4)
         self.gate = Event()
         self.entered = Event()
         self.rows: list[list[float]] = []
+        self.beside: list[int] = []
 
-    def run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         self.entered.set()
+        self.beside.append(batches)
         assert self.gate.wait(10)
         self.rows.append([round(float(value), 3) for value in waveforms[:, 0]])
-        return super().run(waveforms, lengths)
+        return super().run(waveforms, lengths, batches)
 
 
 class BatchingPays(CostModel):

@@ -160,9 +160,9 @@ async def test_a_long_sound_keeps_few_windows_in_flight(client: httpx.AsyncClien
     lane = service.models["fake"].lane
     original = runtime.run
 
-    def watch(waveforms: np.ndarray, lengths: np.ndarray):  # type: ignore[no-untyped-def]
+    def watch(waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1):  # type: ignore[no-untyped-def]
         waiting.append(service.engine.queued_windows(lane) + len(waveforms))
-        return original(waveforms, lengths)
+        return original(waveforms, lengths, batches)
 
     runtime.run = watch  # type: ignore[method-assign]
     response = await client.post("/classify?hop_seconds=1", content=encode(sine(200)))

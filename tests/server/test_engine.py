@@ -1,8 +1,10 @@
 """The engine's promises: batching without a timer, turns between requests, refusals, failures, leaving and stopping."""
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, wait
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from server.caution import LEAST
 from server.engine import DeadlineError, Engine, EngineClosedError, InferenceFailedError, QueueFullError
 from server.lane import Lane
+from server.runtimes.base import BatchResult
 from server.runtimes.fake import FakeRuntime
 from tests.server.gated import RATE, GatedRuntime, hold_device, make_engine, make_lane, window
 
@@ -346,7 +349,7 @@ def test_devices_work_side_by_side_and_share_what_waits(engine: Engine) -> None:
     first, second = GatedRuntime(), GatedRuntime()
     lane = make_lane(first, second, batch_windows=8)
     jobs = [engine.admit(lane) for _ in range(4)]
-    while engine._idle_workers < 2:
+    while len(engine._idle) < 2:
         time.sleep(0.001)
     with engine._changed:  # all come at one moment
         futures = [engine.submit(job, window()) for job in jobs]
@@ -357,6 +360,61 @@ def test_devices_work_side_by_side_and_share_what_waits(engine: Engine) -> None:
     wait(futures, 10)
     assert [len(rows) for rows in (*first.rows, *second.rows)] == [2, 2]
     assert len({future.result().batch for future in futures}) == 2
+
+
+def test_a_batch_alone_is_always_the_first_workers(engine: Engine) -> None:
+    """Only one thread may keep an OpenMP team: see `end_team` in `model/cpu_threads.py`."""
+    runtime = FakeRuntime(4)
+    lane = make_lane(runtime, runtime)
+    workers = []
+    ran = runtime.run
+
+    def run(*arguments: Any) -> BatchResult:
+        workers.append(threading.current_thread().name)
+        return ran(*arguments)
+
+    runtime.run = run  # type: ignore[method-assign]
+    for _ in range(20):
+        job = engine.admit(lane)
+        while len(engine._idle) < 2:
+            time.sleep(0.001)
+        assert engine.submit(job, window()).result(10)
+    assert set(workers) == {"hark-engine-0"}
+
+
+def test_a_prediction_counts_only_the_workers_that_a_model_can_use(engine: Engine) -> None:
+    other = FakeRuntime(4)
+    assert engine.submit(engine.admit(make_lane(other, other)), window()).result(10)  # starts a second worker
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=1)
+    for _ in range(50):
+        lane.cost.observe(1, 10.0)
+    held = hold_device(engine, runtime, lane)
+    job = engine.admit(lane)
+    waiting = [engine.submit(job, window()) for _ in range(4)]
+    assert engine.admit(lane).predicted_seconds > 25  # the one that runs, one of the other request, its own
+    runtime.gate.set()
+    wait([held, *waiting], 10)
+
+
+def test_a_batch_knows_how_many_run_beside_it(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, runtime, batch_windows=2)  # one device that gains from two batches at a time
+    alone = hold_device(engine, runtime, lane)
+    runtime.gate.set()
+    assert alone.result(10)
+    runtime.gate.clear()
+    jobs = [engine.admit(lane) for _ in range(4)]
+    while len(engine._idle) < 2:
+        time.sleep(0.001)
+    with engine._changed:  # all come at one moment
+        futures = [engine.submit(job, window()) for job in jobs]
+    while len(engine._idle):
+        time.sleep(0.001)
+    runtime.gate.set()
+    wait(futures, 10)
+    assert runtime.beside == [1, 2, 2]
+    assert runtime.calls == [1, 2, 2], "what fits one batch is not cut up for two"
 
 
 def test_a_device_runs_only_models_that_are_on_it(engine: Engine) -> None:

@@ -19,10 +19,10 @@ SERVER = """
 
     tag = FakeRuntime.run
 
-    def run(self, waveforms, lengths):
+    def run(self, waveforms, lengths, batches=1):
         if 12345 in lengths:
             raise DeviceLostError("an illegal memory access was encountered")
-        return tag(self, waveforms, lengths)
+        return tag(self, waveforms, lengths, batches)
 
     FakeRuntime.run = run
     raise SystemExit(serve(Settings(runtime="fake", port=0)))

@@ -40,7 +40,7 @@ def test_a_poisoned_window_fails_alone(engine: Engine, poisoned: set[int]) -> No
 
 
 def test_a_device_out_of_memory_halves_the_budget_and_recovers(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.batch_budget.PATIENCE_BATCHES", 2)
+    monkeypatch.setattr("server.batch_budget.PATIENCE_BATCHES", 8)
     runtime = GatedRuntime()
     runtime.memory_windows = 2
     lane = make_lane(runtime, batch_windows=8)
