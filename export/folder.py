@@ -75,8 +75,8 @@ def check_exportable(checkpoint: Checkpoint) -> None:
     if checkpoint.config.backbone not in EXPORTABLE:
         raise NotExportableError(
             f"{checkpoint.name} is a {checkpoint.config.backbone} model: ONNX, OpenVINO and TensorRT have no selective"
-            " scan, so Mamba networks are served by the torch runtime, on their native scan; export an AST, SSAST or CNN"
-            " checkpoint"
+            " scan, so Mamba networks are served by the torch runtime, on their native scan; export an AST, SSAST or"
+            " CNN checkpoint"
         )
 
 
