@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -109,32 +110,33 @@ def get_export(source: Path, checkpoint: Checkpoint, target: str, precision: str
     Raises: RuntimeUnavailableError with the reason why none can be made; BrokenExportError if that is broken too.
     """
     folder = cached_folder(cache, checkpoint, target, precision, device)
-    if _fault(folder, checkpoint) is None:
-        return read_export(folder)
+    with suppress(BrokenExportError):
+        return _read_sound(folder, checkpoint)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if reason := _fault(folder, checkpoint):  # who waited finds the work done
-                shutil.rmtree(folder, ignore_errors=True)
-                words = {"source": str(source), "to": target, "precision": precision, "reason": reason}
+            try:
+                return _read_sound(folder, checkpoint)  # who waited finds the work done
+            except BrokenExportError as reason:
+                words = {"source": str(source), "to": target, "precision": precision, "reason": str(reason)}
                 log.info("exporting, once for this machine", **words)
-                run_export(_command(source, folder, target, precision, cache), device)
+            shutil.rmtree(folder, ignore_errors=True)
+            run_export(_command(source, folder, target, precision, cache), device)
     except OSError as error:
         raise RuntimeUnavailableError(
             f"no export can be kept in {folder.parent} ({error.strerror}); set HARK_RUNTIME_FOLDER to a writable folder"
         ) from error
-    return read_export(folder)
+    return _read_sound(folder, checkpoint)
 
 
-def _fault(folder: Path, checkpoint: Checkpoint) -> str | None:
-    """Why a cached export cannot be taken: not there, not readable, of other weights; None if it can be."""
+def _read_sound(folder: Path, checkpoint: Checkpoint) -> Export:
+    """Raises: BrokenExportError if a cached export is not there, cannot be read, or is of other weights."""
     if not folder.exists():
-        return "there is none yet"
-    try:
-        export = read_export(folder)
-    except BrokenExportError as error:
-        return str(error)
-    return None if export.weights_sha256 == checkpoint.weights_sha256 else "it was made from other weights"
+        raise BrokenExportError("there is none yet")
+    export = read_export(folder)
+    if export.weights_sha256 != checkpoint.weights_sha256:
+        raise BrokenExportError(f"the export in {folder} was made from other weights")
+    return export
 
 
 def _command(source: Path, folder: Path, target: str, precision: str, cache: Path) -> list[str]:
