@@ -30,8 +30,8 @@ def _add_rms_norm_op(
     h, residual = h.contiguous(), residual.contiguous()
     summed, normed = torch.empty_like(residual), torch.empty_like(residual, dtype=dtype)
     rows = h.numel() // h.shape[-1]
-    read = [as_array(tensor.flatten(0, -2)) for tensor in (h, residual)]
-    written = [as_array(tensor.flatten(0, -2)) for tensor in (summed, normed)]
+    read = [as_array(tensor) for tensor in (h, residual)]
+    written = [as_array(tensor) for tensor in (summed, normed)]
     scale = as_array(weight.contiguous())
 
     def add_and_norm(_: int, first: int, last: int) -> None:

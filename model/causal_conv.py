@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from model.conv_kernels import conv_backward, conv_forward
 from model.cpu_threads import WORTH_A_SLICE, run_slices, slice_count
-from model.kernel_arrays import as_array, channel_vector, channels_last, common_dtype
+from model.kernel_arrays import as_array, channel_vector, channels_last, common_dtype, values
+from model.remembered import remembered
 from model.simd import LANES
 from model.torch_operator import torch_operator
 
@@ -69,9 +70,10 @@ def _cuda_conv(package: Any, x: Tensor, weight: Tensor, bias: Tensor, reverse: b
     return convolve(x, weight, bias, activation="silu")
 
 
+@remembered
 def _weight_rows(weight: Tensor) -> Tensor:
     """(D, K) → (K, D') float32, D' padded to whole vectors."""
-    rows = weight.detach().to(torch.float32).T
+    rows = values(weight, torch.float32).T
     return functional.pad(rows, (0, -rows.shape[1] % LANES)).contiguous()
 
 
@@ -86,7 +88,7 @@ def _conv_op(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
 
     items = rows.shape[0] * rows.shape[1]
     run_slices(convolve, items, slice_count(items, 1 + WORTH_A_SLICE // rows.shape[2]))
-    return out[..., : x.shape[1]].to(x.dtype).transpose(1, 2)
+    return values(out[..., : x.shape[1]], x.dtype).transpose(1, 2)
 
 
 @torch.library.register_fake(_conv_op)

@@ -20,9 +20,20 @@ def common_dtype(*tensors: Tensor | None) -> torch.dtype:
     return dtypes.pop() if len(dtypes) == 1 and dtypes <= set(STORED) else torch.float32
 
 
+def values(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in a dtype, outside of autograd.
+
+    Where nothing is to be done, nothing is called: at every operator a thread gives the interpreter away, and where
+    other threads want it, as those of a server do, it waits to have it back.
+    """
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def channels_last(tensor: Tensor, dtype: torch.dtype, multiple: int = LANES) -> Tensor:
     """(Bsz, D, L) in any layout → (Bsz, L, D') contiguous, D' padded with zeros; no copy where none is needed."""
-    rows = tensor.detach().transpose(1, 2).to(dtype)
+    rows = values(tensor, dtype).transpose(1, 2)
     padding = -rows.shape[2] % multiple
     return functional.pad(rows, (0, padding)).contiguous() if padding else rows.contiguous()
 
@@ -32,11 +43,11 @@ def channel_vector(tensor: Tensor | None, width: int) -> Tensor:
     padding = -width % LANES
     if tensor is None:
         return torch.zeros(width + padding)
-    vector = tensor.detach().to(torch.float32)
+    vector = values(tensor, torch.float32)
     return functional.pad(vector, (0, padding)) if padding else vector.contiguous()
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
     """The tensor's memory as an array that kernels accept."""
-    tensor = tensor.detach()
+    tensor = values(tensor, tensor.dtype)
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()

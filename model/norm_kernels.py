@@ -1,6 +1,6 @@
 """Residual sum and RMS norm compiled for CPUs with Numba, sixteen numbers side by side in a register.
 
-Arrays are C-contiguous (rows, D) with D a multiple of 16; h and normed are float32 or the bits of bfloat16, the
+Arrays are C-contiguous (..., D) with D a multiple of 16; h and normed are float32 or the bits of bfloat16, the
 others float32.
 """
 
@@ -23,7 +23,7 @@ def add_rms_norm_rows(
     last: int,
 ) -> None:
     """summed = residual + h; normed = summed / rms(summed) * weight, for the rows first..last."""
-    width = h.shape[1]
+    width = h.shape[-1]
     for row in range(first, last):
         squares = constant(0.0)
         for offset in range(row * width, (row + 1) * width, LANES):

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model.cpu_threads import run_slices, slice_count
-from model.kernel_arrays import as_array, channel_vector, channels_last, common_dtype
+from model.kernel_arrays import as_array, channel_vector, channels_last, common_dtype, values
+from model.remembered import remembered
 from model.scan_gradients import Gradients, scan_backward
 from model.scan_kernels import CHUNK, GROUP, Inputs, Options, scan_forward
 from model.simd import LANES, LOG2E
@@ -83,7 +85,7 @@ def _scan_op(
 
     items = rows.shape[0] * (rows.shape[2] // LANES)
     run_slices(scan, items, slice_count(items))
-    return out[..., : u.shape[1]].to(u.dtype).transpose(1, 2), states
+    return values(out[..., : u.shape[1]], u.dtype).transpose(1, 2), states
 
 
 def _kernel_inputs(arguments: Arguments, dtype: torch.dtype) -> list[Tensor]:
@@ -104,12 +106,15 @@ def _kernel_inputs(arguments: Arguments, dtype: torch.dtype) -> list[Tensor]:
 
 def _rates(A: Tensor, A_reverse: Tensor | None) -> Tensor:
     """A of each direction (D, N) → (directions, N', D') float32, times log2(e), padded with zeros."""
-    width, states = A.shape
     directions = [A] if A_reverse is None else [A, A_reverse]
-    rates = torch.zeros(len(directions), states + -states % GROUP, width + -width % LANES)
-    for padded, rate in zip(rates, directions, strict=True):
-        torch.mul(rate.detach().to(torch.float32).T, LOG2E, out=padded[:states, :width])
-    return rates
+    return torch.stack([_padded_rates(rates) for rates in directions])
+
+
+@remembered
+def _padded_rates(A: Tensor) -> Tensor:
+    width, states = A.shape
+    rates = values(A, torch.float32).T * LOG2E
+    return functional.pad(rates, (0, -width % LANES, 0, -states % GROUP))
 
 
 def _states_shape(rows: Tensor, rates: Tensor) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.causal_conv import causal_conv
+from model.remembered import remembered
 from model.selective_scan import bidirectional_scan, reads_steps_together, selective_scan
 
 Variant = Literal["none", "v1", "v2"]
@@ -81,7 +82,7 @@ class MambaMixer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Signal (B, E, L) → u and raw step sizes (B, E, L), B and C (B, N, L)."""
         bias = conv.bias if conv.bias is not None else conv.weight.new_zeros(len(conv.weight))
-        u = causal_conv(signal, conv.weight.squeeze(1), bias, reverse)
+        u = causal_conv(signal, _taps(conv.weight), bias, reverse)
         projected = x_proj(u.transpose(1, 2).to(x_proj.weight.dtype))  # (B, L, R + 2N)
         low_rank, B, C = projected.split([self.rank, self.state_size, self.state_size], dim=-1)
         step = _project(low_rank, dt_proj.weight)  # the scan adds the bias
@@ -113,8 +114,15 @@ def _project(x: Tensor, weight: Tensor) -> Tensor:
     return functional.linear(x, weight).transpose(1, 2)
 
 
+@remembered
 def _decays(A_log: Tensor) -> Tensor:
     return -torch.exp(A_log.float())
+
+
+@remembered
+def _taps(weight: Tensor) -> Tensor:
+    """A depthwise convolution's weight (E, 1, K) → (E, K)."""
+    return weight.squeeze(1)
 
 
 def _log_decays(inner: int, state_size: int) -> nn.Parameter:
