@@ -1,5 +1,6 @@
 """The `hark` commands that train: finetune and pretrain, from a recipe and a corpus."""
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,14 +101,27 @@ def _train(task: str, options: Options) -> None:
         chosen = read_recipe(find_recipe(options.recipe), options.overrides)
         if chosen.task != task:
             raise CommandError(f"{options.recipe} is a recipe for hark {chosen.task}")
-        require_replaceable(options.out)
-        place = Place(options.manifest, options.clips, options.labels, options.validation)
         folder = options.run or Path("runs") / chosen.name
+        require_replaceable(options.out)
+        _require_place(options.out, folder)
+        place = Place(options.manifest, options.clips, options.labels, options.validation)
         finished = _trainer(task)(chosen, place, folder, print_note, options.tensorboard)
         if not finished.main:
             return
         bundle(chosen, folder, read_parts(chosen, place).labels, options.out)
     print_note(f"wrote {options.out}")
+
+
+def _require_place(out: Path, run: Path) -> None:
+    """Check that the checkpoint can be written when the run has ended.
+
+    Raises: CommandError, OSError.
+    """
+    if out.resolve() == run.resolve():
+        raise CommandError(f"{out} is the folder of the run; name another one for the checkpoint (--out)")
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}-"):
+        pass
 
 
 def _trainer(task: str) -> Callable[..., Any]:

@@ -88,7 +88,7 @@ class Table:
             assert isinstance(recipe, Recipe)
             measure, network = self._trained(recipe, self._folder(member) / "finetune")
             validation = measure.validation
-            scores.append(1 / (1 + np.exp(-measure.logits(network))))
+            scores.append(1 / (1 + np.exp(-measure.logits(network)[1])))
         assert validation is not None
         mean, truth = np.mean(scores, axis=0), validation.targets.numpy()
         top1 = esc50_top1(mean, validation.clips, list(validation.labels.mids))

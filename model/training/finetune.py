@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from model.training.metrics import accuracy, esc50_top1, mean_average_precision
 from model.training.recipe import Recipe
 from model.training.run_state import Run
 from model.training.sounds import Place
+from model.training.waveforms import read_readable
 from model.training.workbench import Plan, Workbench, run_recipe
 
 CLIPS_AT_ONCE = 32
@@ -35,26 +37,29 @@ class Measure:
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """Macro mAP over the labels, ESC-50 top-1, and where the recipe goes by it, accuracy."""
-        if not self.validation.clips:
+        rows, scores = self.logits(network)
+        if not rows:
             return {}
-        scores = self.logits(network)
-        truth = self.validation.targets.numpy()
+        truth = self.validation.targets[rows].numpy()
+        clips = [self.validation.clips[row] for row in rows]
         measured = {
             "map": mean_average_precision(scores, truth),
-            "esc50_top1": esc50_top1(scores, self.validation.clips, list(self.validation.labels.mids)),
+            "esc50_top1": esc50_top1(scores, clips, list(self.validation.labels.mids)),
         }
         if self.recipe.best_by == "accuracy":
             measured["accuracy"] = accuracy(scores, truth)
         return {name: round(value, 4) for name, value in measured.items() if not math.isnan(value)}
 
-    def logits(self, network: nn.Module) -> np.ndarray:
-        """Logits (clips, C) of the validation clips."""
+    def logits(self, network: nn.Module) -> tuple[list[int], np.ndarray]:
+        """Which of the validation clips can be read, and their logits (rows, C)."""
         samples = round(self.recipe.window_seconds * self.features.config.sample_rate)
-        waveforms, parts = self.validation.waveforms, []
-        for start in range(0, len(waveforms), CLIPS_AT_ONCE):
-            chosen = [waveforms[i] for i in range(start, min(start + CLIPS_AT_ONCE, len(waveforms)))]
-            parts.append(clip_logits(network, self.features, chosen, samples))
-        return np.concatenate(parts)
+        readable = read_readable(self.validation.waveforms, self.recipe.workers)
+        rows: list[int] = []
+        parts = [np.zeros((0, len(self.validation.labels)), np.float32)]
+        while batch := list(islice(readable, CLIPS_AT_ONCE)):
+            rows += [row for row, _ in batch]
+            parts.append(clip_logits(network, self.features, [waveform for _, waveform in batch], samples))
+        return rows, np.concatenate(parts)
 
 
 def finetune(

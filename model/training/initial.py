@@ -30,12 +30,13 @@ FRESH = ("head.", "mask_token", "pred.", "mask_embed", "cpredlayer.", "gpredlaye
 
 @dataclass(frozen=True)
 class Start:
-    """Trained weights with the network and the labels that they belong to."""
+    """Trained weights with the network and the labels that they belong to; `unfinished` says so of a run."""
 
     backbone: str
     backbone_config: Mapping[str, Any]
     state: Mapping[str, Tensor]
     mids: tuple[str, ...]
+    unfinished: str = ""
 
 
 def initialise(network: nn.Module, recipe: TrainingRecipe, labels: LabelSet) -> str:
@@ -53,7 +54,7 @@ def initialise(network: nn.Module, recipe: TrainingRecipe, labels: LabelSet) -> 
             f"initial: {recipe.initial} is of the {start.backbone} family, the recipe of {recipe.backbone}"
         )
     fresh = _load_fitted(network, start, recipe, labels)
-    return f"starting from {recipe.initial}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+    return f"starting from {recipe.initial}{start.unfinished}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
 
 
 def start_at_priors(network: nn.Module, shares: Tensor) -> None:
@@ -87,7 +88,12 @@ def _run_start(folder: Path) -> Start:
     recipe, mids, _ = json.loads(state["identity"])
     config = dict(recipe["backbone_config"])
     config |= {"classes": 0, "pretraining": True} if recipe["task"] == "pretrain" else {"classes": len(mids)}
-    return Start(recipe["backbone"], config, kept_weights(state, recipe["keep"]), tuple(mids))
+    kept = kept_weights(state, recipe["keep"])
+    done = f"{state['epoch']} of its {recipe['epochs']} epochs"
+    if not kept:
+        raise RecipeError(f"initial: {folder} has finished {done}, and no keep: {recipe['keep']} weights yet")
+    unfinished = f", which has finished {done}" if state["epoch"] < recipe["epochs"] else ""
+    return Start(recipe["backbone"], config, kept, tuple(mids), unfinished)
 
 
 def _from_images(network: nn.Module, path: Path) -> str:

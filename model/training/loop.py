@@ -8,6 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from model.training.averages import add_to_mean, follow
 from model.training.batches import EpochRandom, Feed
+from model.training.clips import ManifestError
 from model.training.hardware import Fabric
 from model.training.losses import Batch
 from model.training.progress import Curves, Display
 from model.training.recipe import RecipeError, TrainingRecipe
-from model.training.run_state import Run, resume_run, save_run
+from model.training.run_state import Run, claim_folder, resume_run, save_run
 from model.training.schedules import rate_factor
 
 
@@ -60,13 +62,21 @@ class Loop:
     def train(self, report: Callable[[str], None], tensorboard: bool = False) -> Run:
         """Go on from the saved state, if there is one, and train to the end.
 
-        Raises: RecipeError if the folder holds another run; DivergedError; OSError if the state cannot be saved.
+        Raises: RecipeError if the folder holds another run, or another process trains there; DivergedError;
+        ManifestError if what is watched cannot be measured; OSError if the state cannot be saved.
         """
-        run, fabric, steps = self._run, self._fabric, self._task.feed.steps
+        run, fabric = self._run, self._fabric
         main = fabric.is_global_zero
         if main:
             self._folder.mkdir(parents=True, exist_ok=True)
         fabric.barrier()
+        with claim_folder(self._folder) if main else nullcontext():
+            self._go_on(report, tensorboard)
+        return run
+
+    def _go_on(self, report: Callable[[str], None], tensorboard: bool) -> None:
+        run, fabric, steps = self._run, self._fabric, self._task.feed.steps
+        main = fabric.is_global_zero
         if resume_run(run, self._identity, self._scaler, self._folder, fabric.device) and main:
             report(f"going on after {run.step} of {steps * self._recipe.epochs} steps")
         if fabric.broadcast(run.step) != run.step:
@@ -75,7 +85,6 @@ class Loop:
         with Display(report, steps * self._recipe.epochs, run.step, curves, quiet=not main) as display:
             while run.epoch < self._recipe.epochs:
                 self._epoch(display)
-        return run
 
     def _epoch(self, display: Display) -> None:
         run, feed = self._run, self._task.feed
@@ -125,7 +134,7 @@ class Loop:
         """Raises: DivergedError if it is no number."""
         if not math.isfinite(value):
             raise DivergedError(
-                f"the {what} became {value} in step {self._run.step}; the state saved before it is kept. "
+                f"the {what} became {value} in step {self._run.step}; what was saved before is kept. "
                 "A lower learning rate, a longer warm-up or precision float32 may help"
             )
 
@@ -191,6 +200,8 @@ class Loop:
         run.measured = self._fabric.broadcast(measured)
         value = run.measured.get(self._task.watched)
         if value is None:
+            if recipe.keep == "best" or recipe.schedule.kind == "plateau":
+                raise ManifestError(f"no validation clip that can be read tells {self._task.watched}, which is watched")
             return
         value = -value if self._task.lower_is_better else value
         run.plateau.look(value, recipe.schedule.patience)

@@ -143,12 +143,17 @@ def best_label_right(scores: np.ndarray, truth: np.ndarray) -> float:
     return mean_defined(truth[labelled][np.arange(len(best)), best].astype(float))
 
 
+def counts_in_esc50(clip: Clip) -> bool:
+    """Tell whether a clip is one of ESC-50's that has an AudioSet label of its own."""
+    return bool(clip.mids) and clip.category not in {"", *ESC50_WITHOUT_LABEL}
+
+
 def esc50_top1(scores: np.ndarray, clips: list[Clip], mids: list[str]) -> float:
     """Share of ESC-50 clips whose best-scored class, among ESC-50's own, is theirs; scores are (clips, C).
 
     A class is its first AudioSet label; classes without one are left out. NaN where there is no such clip.
     """
-    kept = [i for i, clip in enumerate(clips) if clip.mids and clip.category not in {"", *ESC50_WITHOUT_LABEL}]
+    kept = [i for i, clip in enumerate(clips) if counts_in_esc50(clip)]
     if not kept:
         return math.nan
     own = sorted({clips[i].mids[0] for i in kept})

@@ -6,7 +6,6 @@ TrainingRecipe      network, sound, augmentation, optimiser, schedule, hardware
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ import yaml
 from model.training.optimizers import OptimizerConfig
 from model.training.sampling import Sampling
 from model.training.schedules import ScheduleConfig
-from model.training.strict import FieldError, build
+from model.training.strict import FieldError, build, read_yaml
 
 RecipeError = FieldError
 """A recipe cannot be used; the message names the field."""
@@ -131,6 +130,7 @@ class TrainingRecipe:
                 "mask_frames",
             ),
         )
+        self.check(("seed",), lambda value: abs(value) < 10**13, "a number of at most 13 digits")
         self.check(above_zero, lambda value: value > 0, "above 0")
         self.check(shares, lambda value: 0 <= value <= 1, "from 0 to 1")
         self.check(not_negative, lambda value: value >= 0, "0 or more")
@@ -264,7 +264,7 @@ def read_recipe(path: str | Path, overrides: Iterable[str] = ()) -> TrainingReci
     Raises: RecipeError for unknown or missing fields or values of the wrong type; OSError if it cannot be read.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -288,11 +288,9 @@ def _override(values: dict[str, Any], override: str) -> None:
     if not equals or not last:
         raise RecipeError(f"an override is KEY=VALUE, not {override!r}")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{override!r} has a value that is not YAML: {error}") from error
-    with suppress(TypeError, ValueError):  # YAML 1.1 takes 1e-3 for text
-        value = float(value) if isinstance(value, str) else value
     for name in outer:
         values = values.setdefault(name, {})
         if not isinstance(values, dict):

@@ -2,15 +2,17 @@
 
 import copy
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import pickle
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +22,13 @@ from model.training.schedules import Plateau
 
 STATE, LOG = "last.pt", "log.jsonl"
 
+DAMAGED = "cannot be read: it is damaged, or no state of a run; remove it to begin anew"
+
 UNBINDING = ("about", "machine", "save_steps", "save_minutes", "reading", "workers")
 """Recipe fields that may differ when a run goes on, for they change no number."""
+
+STREAM_ORDER = ("machine", "reading", "workers")
+"""Those of them that must not with reading: stream, whose order of clips follows from them."""
 
 
 @dataclass
@@ -79,9 +86,36 @@ def start_run(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Trai
 
 def identify(recipe: TrainingRecipe, micro_batch: int, labels: Iterable[str], files: Iterable[str]) -> str:
     """What makes a run this run and no other: the recipe, the labels and the clips."""
-    fixed = {name: value for name, value in asdict(recipe).items() if name not in UNBINDING}
+    unbinding = set(UNBINDING) - set(STREAM_ORDER if recipe.reading == "stream" else ())
+    fixed = {name: value for name, value in asdict(recipe).items() if name not in unbinding}
     clips = hashlib.sha256("\n".join(files).encode()).hexdigest()
     return json.dumps([{**fixed, "micro_batch": micro_batch}, list(labels), clips])
+
+
+@contextmanager
+def claim_folder(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process; the system lets go of it when the process ends, however that happens.
+
+    Raises: RecipeError if another process trains there: each would write over the other's state.
+    """
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(place, folder)
+        yield
+    finally:
+        os.close(place)
+
+
+def _lock(place: int, folder: Path) -> None:
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RecipeError(
+            f"another process trains in {folder}; stop it, or name another folder for this run"
+        ) from error
+    except OSError as error:  # some network disks have no locks
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
 
 
 def save_run(run: Run, identity: str, scaler: Any, folder: Path) -> None:
@@ -124,21 +158,30 @@ def resume_run(run: Run, identity: str, scaler: Any, folder: Path, device: torch
     for name in PLAIN:
         setattr(run, name, state[name])
     run.random = [tensor.cpu() for tensor in run.random] if run.random else None
-    write_log(run, folder)
+    if run.main:
+        write_log(run, folder)
     return True
 
 
 def read_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The saved state of a run.
 
-    Raises: RecipeError if there is none that can be read.
+    Raises: RecipeError if there is none that can be read, or a bit of it has changed since.
     """
+    path = folder / STATE
     try:
-        return torch.load(folder / STATE, weights_only=True, map_location=device)
+        with ZipFile(path) as parts:  # torch itself compares no checksum
+            whole = parts.testzip() is None
+        state = torch.load(path, weights_only=True, map_location=device) if whole else None
     except FileNotFoundError as error:
         raise RecipeError(f"{folder} holds no state of a run") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise RecipeError(f"{folder / STATE} cannot be read: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read: {error.strerror}") from error
+    except (BadZipFile, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise RecipeError(f"{path} {DAMAGED}") from error
+    if not isinstance(state, dict) or "identity" not in state:
+        raise RecipeError(f"{path} {DAMAGED}")
+    return state
 
 
 def kept_weights(state: dict[str, Any], keep: str) -> dict[str, Tensor]:

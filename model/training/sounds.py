@@ -43,9 +43,12 @@ def read_parts(recipe: TrainingRecipe, place: Place) -> Parts:
         other = read_corpus(place.validation, clips_folder=place.clips_folder, labels=corpus.labels)
         parts = Parts(corpus.labels, [clip for clip in corpus.clips if clip.part != "testing"], other.clips)
     elif recipe.validation_fold:
+        _check_fold(corpus.clips, recipe.validation_fold, place.manifest)
         parts = Parts(corpus.labels, *split(corpus.clips, recipe.validation_fold, recipe.validation_share))
     else:
         parts = Parts(corpus.labels, [clip for clip in corpus.clips if clip.part != "testing"], [])
+    if recipe.reading == "stream" and any(clip.stored is None for clip in parts.training):
+        raise ManifestError(f"{place.manifest} is no folder of shards, which reading: stream needs; see `hark pack`")
     _check_size(parts.training, recipe, place.manifest)
     return parts
 
@@ -57,8 +60,6 @@ def open_sounds(
 
     Raises: ManifestError if too few clips are left, or one is unreadable and the recipe says to stop.
     """
-    if recipe.reading == "stream" and any(clip.stored is None for clip in parts.training):
-        raise ManifestError(f"{place.manifest} is no folder of shards, which reading: stream needs; see `hark pack`")
     bad = BadFiles(recipe.on_bad_file, report)
     sounds = []
     for clips in (parts.training, parts.validation):
@@ -71,6 +72,15 @@ def open_sounds(
     _check_size(training.clips, recipe, place.manifest)
     report(f"{len(training.clips)} clips to train on, {len(validation.clips)} to validate, {len(parts.labels)} labels")
     return training, validation
+
+
+def _check_fold(clips: list[Clip], fold: int, manifest: Path) -> None:
+    folds = sorted({clip.fold for clip in clips if clip.fold is not None})
+    if folds and fold not in folds:
+        raise ManifestError(
+            f"{manifest} has no fold {fold} to validate on, only {', '.join(map(str, folds))}; with validation_fold 0 "
+            "all clips are trained on"
+        )
 
 
 def _check_size(clips: list[Clip], recipe: TrainingRecipe, manifest: Path) -> None:

@@ -1,11 +1,39 @@
 """Plain YAML values to frozen dataclasses, strictly: unknown and missing fields and wrong types are refused by name."""
 
 import difflib
+import math
+import re
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 T = TypeVar("T")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML where 1e-3 is a number, as in YAML 1.2, and where no name is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value if not key.tag.endswith(":merge")]
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{twice[0]!r} is given twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_EXPONENT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values from YAML.
+
+    Raises: yaml.YAMLError if it is none, or gives a name twice.
+    """
+    return yaml.load(text, _Loader)
 
 
 class FieldError(ValueError):
@@ -65,6 +93,8 @@ def _scalar(kind: Any, value: Any, where: str) -> Any:
     allowed = (int, float) if kind is float else kind
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         raise FieldError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FieldError(f"{where} must be a finite number, not {value!r}")
     return kind(value)
 
 

@@ -73,6 +73,25 @@ def read_batches(
         yield [index for index, _, _ in readings], [waveform for _, waveform, _ in readings]
 
 
+def read_readable(waveforms: Sequence[Tensor], workers: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """(index, waveform) of all that can be read, in order, read ahead by `workers` threads; the others are counted.
+
+    Raises: ManifestError if one that cannot be read is to stop the run.
+    """
+    for index, read in enumerate(map_ahead(partial(_try_to_read, waveforms), range(len(waveforms)), workers)):
+        if isinstance(read, ClipError):
+            _tally_of(waveforms, read).add_error(read)
+        else:
+            yield index, read
+
+
+def _try_to_read(waveforms: Sequence[Tensor], index: int) -> Tensor | ClipError:
+    try:
+        return waveforms[index]
+    except ClipError as error:
+        return error
+
+
 Reading = tuple[int, Tensor, list[ClipError]]
 """The index that was read, its waveform (S,), and what failed before."""
 

@@ -3,6 +3,7 @@
 Everything that can be found wrong is found before a sound is decoded, and everything else before the first step.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,20 @@ from torch import nn
 from model.checkpoint import CheckpointConfig
 from model.features import FeatureConfig, LogMel
 from model.labels import LabelSet
-from model.registry import UnknownModelError, build_network
+from model.registry import BACKBONES, UnknownModelError, build_network
 from model.training.batches import Feed, Finish, Share
-from model.training.clips import ManifestError
+from model.training.clips import Clip, ManifestError
 from model.training.hardware import Fabric, check_share, open_fabric
 from model.training.initial import initialise, start_at_priors
 from model.training.loop import Loop, Task
+from model.training.metrics import counts_in_esc50
 from model.training.optimizers import make_optimizer
 from model.training.recipe import PretrainRecipe, Recipe, RecipeError, TrainingRecipe
 from model.training.run_state import Run, identify, start_run
 from model.training.sampling import label_counts
 from model.training.sounds import Parts, Place, Sounds, open_sounds, read_parts
+from model.training.strict import build
+from model.training.waveforms import FileWaveforms
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def run_recipe(
     place = data if isinstance(data, Place) else Place(data)
     parts = read_parts(recipe, place)
     check_recipe(recipe, parts.labels)
-    _check_watched(recipe, parts)
+    _check_watched(recipe, parts.validation)
     check_share(recipe, recipe.machine.devices * recipe.machine.nodes)
     fabric = open_fabric(recipe)
     say = report if fabric.is_global_zero else _say_nothing
@@ -76,8 +80,12 @@ def run_recipe(
     features = LogMel(FeatureConfig(**recipe.features)).to(fabric.device)
     bench = Workbench(recipe, fabric, network, features, parts.labels)
     plan = make_plan(bench)
+    folder.mkdir(parents=True, exist_ok=True)
     sounds = open_sounds(recipe, place, parts, features.config.sample_rate, say)
-    return _train(bench, plan, sounds, folder, say, tensorboard)
+    _check_watched(recipe, sounds[1].clips)
+    run = _train(bench, plan, sounds, folder, say, tensorboard)
+    _tell_bad_files(fabric, sounds[0], len(parts.training) + len(parts.validation))
+    return run
 
 
 def _train(
@@ -126,6 +134,7 @@ def check_recipe(recipe: TrainingRecipe, labels: LabelSet | None = None) -> Chec
     """
     classes = len(labels) if labels is not None else getattr(recipe, "classes", 0) or 1
     try:
+        _check_sizes(recipe.backbone, network_config(recipe, classes))
         features = FeatureConfig(**recipe.features)
         config = CheckpointConfig(
             name=recipe.name,
@@ -138,12 +147,18 @@ def check_recipe(recipe: TrainingRecipe, labels: LabelSet | None = None) -> Chec
         )
         with torch.device("meta"):
             network = build_network(config.backbone, config.backbone_config)
-    except (ValueError, TypeError, UnknownModelError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, UnknownModelError) as error:
         raise RecipeError(f"{recipe.name}: {error}") from error
     _check_fit(recipe, features, network)
     if labels is not None and getattr(recipe, "classes", 0) not in (0, len(labels)):
         raise RecipeError(f"the recipe is for {recipe.classes} classes, the data has {len(labels)} labels")  # type: ignore[attr-defined]
     return config
+
+
+def _check_sizes(backbone: str, config: dict[str, Any]) -> None:
+    """Raises: FieldError for a name or a type that the backbone's config has not, where torch would wonder later."""
+    if place := BACKBONES.get(backbone):
+        build(getattr(importlib.import_module(place.module), place.config), config, "backbone_config")
 
 
 def _check_fit(recipe: TrainingRecipe, features: FeatureConfig, network: nn.Module) -> None:
@@ -158,9 +173,26 @@ def _check_fit(recipe: TrainingRecipe, features: FeatureConfig, network: nn.Modu
         raise RecipeError(f"mask_mels and mask_frames must fit into {mels} mels and {features.frames} frames")
 
 
-def _check_watched(recipe: TrainingRecipe, parts: Parts) -> None:
-    if (recipe.keep == "best" or recipe.schedule.kind == "plateau") and not parts.validation:
+def _check_watched(recipe: TrainingRecipe, validation: list[Clip]) -> None:
+    if recipe.keep != "best" and recipe.schedule.kind != "plateau":
+        return
+    if not validation:
         raise ManifestError("keep: best and schedule plateau watch validation clips, and nothing is held out")
+    counts = {"map": lambda clip: bool(clip.mids), "esc50_top1": counts_in_esc50}
+    best_by = getattr(recipe, "best_by", "")
+    if best_by in counts and not any(map(counts[best_by], validation)):
+        raise ManifestError(f"keep: best and schedule plateau watch best_by: {best_by}, which no validation clip tells")
+
+
+def _tell_bad_files(fabric: Fabric, training: Sounds, clips: int) -> None:
+    """Count what turned up unreadable while training, in any process; what lay in memory was counted before."""
+    if not isinstance(training.waveforms, FileWaveforms):
+        return
+    bad = training.waveforms.bad
+    for rank in range(fabric.world_size):
+        for file, reason in fabric.broadcast(bad.reasons, rank).items():
+            bad.add(file, reason)
+    bad.summarise(clips)
 
 
 def _say_nothing(_: str) -> None:

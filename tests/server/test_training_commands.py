@@ -90,6 +90,30 @@ def test_a_folder_that_is_no_checkpoint_is_not_overwritten(
     assert "is no part of a checkpoint" in capsys.readouterr().err
 
 
+def test_where_the_checkpoint_cannot_be_written_is_said_before_training(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It used to be found out when the run had ended."""
+    recipe = str(_write(tmp_path / "tiny.yaml"))
+    run, blocked = tmp_path / "run", tmp_path / "file" / "out"
+    (tmp_path / "file").write_text("no folder")
+    for out, message in ((run, "is the folder of the run; name another one"), (blocked, "file: File exists")):
+        assert cli.run(["finetune", recipe, "--manifest", str(manifest), "--out", str(out), "--run", str(run)]) == 1
+        assert message in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_folder_for_the_run_that_cannot_be_made_is_said_before_a_sound_is_decoded(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = _write(tmp_path / "tiny.yaml")
+    given = ["--manifest", str(manifest), "--out", str(tmp_path / "out"), "--run", str(recipe)]
+    assert cli.run(["finetune", str(recipe), *given]) == 1
+    printed = capsys.readouterr().err
+    assert printed.endswith("tiny.yaml: File exists\n")
+    assert "clips to train on" not in printed
+
+
 def test_recipes_that_come_with_hark_go_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_recipe("aum-tiny") == RECIPES / "aum-tiny.yaml"

@@ -110,7 +110,9 @@ def test_everything_is_checked_before_a_sound_is_decoded(manifest: Path, tmp_pat
     gone.write_text(manifest.read_text())
     wrong = [
         (tiny_recipe(backbone="aun"), "unknown backbone 'aun'"),
-        (tiny_recipe(backbone_config={**AUM, "widht": 3}), "no field widht"),
+        (tiny_recipe(backbone_config={**AUM, "widht": 3}), r"backbone_config.widht \(did you mean width"),
+        (tiny_recipe(backbone_config={**AUM, "width": "16"}), "backbone_config.width must be of type int, got '16'"),
+        (tiny_recipe(backbone_config={**AUM, "width": -16}), "negative dimension"),
         (tiny_recipe(backbone_config={**AUM, "mels": 64}), "the network sees 64 mels, the front end gives 32"),
         (tiny_recipe(backbone_config={**AUM, "frames": 64}), "the network sees 64 frames, the front end gives 32"),
         (tiny_recipe(features={"kind": "fbank"}), "finite number as mean"),
@@ -121,13 +123,54 @@ def test_everything_is_checked_before_a_sound_is_decoded(manifest: Path, tmp_pat
         (tiny_recipe(initial="nowhere"), "nowhere"),
         (tiny_recipe(teachers=("nobody",), distil_share=0.5), "no model 'nobody'"),
         (tiny_recipe(reading="stream"), "no folder of shards"),
+        (tiny_recipe(validation_fold=9), "no fold 9 to validate on, only 1, 4; with validation_fold 0 all"),
     ]
     for recipe, message in wrong:
         with pytest.raises((RecipeError, ManifestError), match=message):
             finetune(recipe, gone, tmp_path / "run", quiet)
     with pytest.raises(ManifestError, match="nothing is held out"):
         finetune(tiny_recipe(keep="best", validation_fold=0), gone, tmp_path / "run", quiet)
+    no_classes = tmp_path / "no_classes.csv"
+    no_classes.write_text(gone.read_text().replace(",dog\n", ",\n").replace(",rain\n", ",\n"))
+    with pytest.raises(ManifestError, match="best_by: esc50_top1, which no validation clip tells"):
+        finetune(tiny_recipe(keep="best", best_by="esc50_top1"), no_classes, tmp_path / "run", quiet)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_validation_clip_is_left_out_and_counted_at_the_end(tmp_path: Path, workers: int) -> None:
+    """It used to end the run at the first measurement, an epoch after its start, again and again."""
+    manifest = write_corpus(tmp_path)
+    finetune(tiny_recipe(2), manifest, tmp_path / "whole", quiet)
+    (tmp_path / "5.wav").write_bytes(b"RIFF but no sound")
+    lines: list[str] = []
+    finetune(tiny_recipe(2, reading="files", workers=workers), manifest, tmp_path / "files", lines.append)
+    assert sum("5.wav" in line for line in lines) == 1
+    assert lines[-1] == "1 of 40 clips could not be read"
+    assert read_log(tmp_path / "files")[0]["loss"] == read_log(tmp_path / "whole")[0]["loss"]
+    with pytest.raises(ManifestError, match=r"5\.wav cannot be read"):
+        finetune(tiny_recipe(2, reading="files", on_bad_file="stop"), manifest, tmp_path / "stop", quiet)
+
+
+def test_a_corrupt_training_clip_is_counted_at_the_end(tmp_path: Path) -> None:
+    """What turns up while training was named, yet never counted."""
+    manifest = write_corpus(tmp_path)
+    for clip in (1, 2):
+        (tmp_path / f"{clip}.wav").write_bytes(b"RIFF but no sound")
+    lines: list[str] = []
+    finetune(tiny_recipe(3, reading="files", sampling="shuffle"), manifest, tmp_path / "run", lines.append)
+    assert lines[-1] == "2 of 40 clips could not be read"
+
+
+@pytest.mark.parametrize("reading", ["memory", "files"])
+def test_validation_without_a_readable_clip_cannot_be_watched(tmp_path: Path, reading: str) -> None:
+    """The run went on to its end, and then there were no best weights to make a checkpoint of."""
+    manifest = write_corpus(tmp_path)
+    for clip in range(0, 40, 5):
+        (tmp_path / f"{clip}.wav").write_bytes(b"RIFF but no sound")
+    with pytest.raises(ManifestError, match=r"nothing is held out|no validation clip that can be read tells map"):
+        finetune(tiny_recipe(2, keep="best", reading=reading), manifest, tmp_path / "best", quiet)
+    assert finetune(tiny_recipe(1, reading=reading), manifest, tmp_path / "averaged", quiet).measured == {}
 
 
 def test_a_head_that_comes_with_the_weights_keeps_its_bias(manifest: Path, tmp_path: Path) -> None:

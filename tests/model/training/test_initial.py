@@ -88,6 +88,23 @@ def test_a_pre_training_run_gives_its_average_without_its_heads(tmp_path: Path) 
         initialise(_network("ssam", wider), _recipe("ssam", wider, tmp_path / "run"), LABELS)
 
 
+def test_a_run_that_has_not_finished_says_so(tmp_path: Path) -> None:
+    """Its weights were taken without a word, or, where they are of its last epochs, blamed for not fitting."""
+    manifest = write_corpus(tmp_path, 16)
+
+    def stop(line: str) -> None:
+        if line.startswith('{"epoch": 1'):
+            raise KeyboardInterrupt
+
+    for keep, changes in (("ema", {}), ("mean", {"mean_epochs": 1})):
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(tiny_pretraining(2, keep=keep, **changes), manifest, tmp_path / keep, stop)
+    said = initialise(_network("ssam", SSAM), _recipe("ssam", SSAM, tmp_path / "ema"), LABELS)
+    assert "ema, which has finished 1 of its 2 epochs; fresh: head" in said
+    with pytest.raises(RecipeError, match="mean has finished 1 of its 2 epochs, and no keep: mean weights yet"):
+        initialise(_network("ssam", SSAM), _recipe("ssam", SSAM, tmp_path / "mean"), LABELS)
+
+
 def test_another_depth_is_refused_where_no_rule_fits_it(tmp_path: Path) -> None:
     _checkpoint(tmp_path / "start", "aum", AUM)
     deeper = {**AUM, "depth": 2}

@@ -38,6 +38,13 @@ def test_fields_and_overrides_become_a_recipe(tmp_path: Path) -> None:
     assert read_recipe(_written(tmp_path, "balanced: false\n")).sampling_kind == "shuffle"
 
 
+def test_a_number_with_an_exponent_needs_no_point_in_a_file_either(tmp_path: Path) -> None:
+    """YAML 1.1 takes 1e-3 for text, and only --set made a number of it."""
+    recipe = read_recipe(_written(tmp_path, "weight_decay: 1e-3\nschedule: {warmup_from: 5E-1}\n"))
+    assert (recipe.weight_decay, recipe.schedule.warmup_from) == (0.001, 0.5)
+    assert read_recipe(_written(tmp_path), ["name=nan", "weight_decay=2e-3"]).name == "nan"
+
+
 def test_the_task_decides_the_kind(tmp_path: Path) -> None:
     path = _written(tmp_path, "task: pretrain\nmixup_probability: 0\n")
     recipe = read_recipe(path, ["backbone=ssam"])
@@ -51,6 +58,11 @@ def test_the_task_decides_the_kind(tmp_path: Path) -> None:
     [
         ("epocs: 3", r"epocs \(did you mean epochs\?\)"),
         ("seed: many", "seed must be of type int"),
+        ("seed: 100000000000000", "seed must be a number of at most 13 digits"),
+        ("weight_decay: .inf", "weight_decay must be a finite number"),
+        ("optimizer: {head_factor: .nan}", "optimizer.head_factor must be a finite number"),
+        ("epochs: 4", "not YAML: 'epochs' is given twice"),
+        ("machine: {devices: 1, devices: 2}", "not YAML: 'devices' is given twice"),
         ("micro_batch: true", "micro_batch must be of type int"),
         ("mask_count: 0", "mask_count must be above 0"),
         ("warmup_share: 1.5", "warmup_share must be from 0 to 1"),

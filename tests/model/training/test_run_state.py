@@ -1,5 +1,6 @@
 """The state of a run on disk: whole or not at all, and only for the run that it belongs to."""
 
+import pickle
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.training.recipe import RecipeError
-from model.training.run_state import Run, identify, kept_weights, read_state, resume_run, save_run, start_run
+from model.training.recipe import Machine, RecipeError
+from model.training.run_state import (
+    Run,
+    claim_folder,
+    identify,
+    kept_weights,
+    read_state,
+    resume_run,
+    save_run,
+    start_run,
+)
 from tests.model.training.tiny_runs import tiny_recipe
 
 
@@ -70,12 +80,47 @@ def test_another_runs_state_and_a_broken_one_are_refused(tmp_path: Path) -> None
     save_run(run, "me", None, tmp_path)
     with pytest.raises(RecipeError, match="another recipe, other labels or other clips"):
         resume_run(run, "you", None, tmp_path, "cpu")
-    whole = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "last.pt").write_bytes(whole[:-300])
-    with pytest.raises(RecipeError, match=r"last\.pt cannot be read"):
-        read_state(tmp_path)
     with pytest.raises(RecipeError, match="no state of a run"):
         read_state(tmp_path / "nowhere")
+
+
+def test_a_damaged_state_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    """Torch compares no checksum, and answers other files with KeyError or the advice to read them unsafely."""
+    run = _run()
+    save_run(run, "me", None, tmp_path)
+    path = tmp_path / "last.pt"
+    whole = path.read_bytes()
+    damaged = [whole[:-300], b"", b"hello world", bytes(1000), pickle.dumps({"identity": 1})]
+    weight = whole.index(run.network.weight.detach().numpy().tobytes())
+    damaged.append(whole[:weight] + bytes([whole[weight] ^ 1]) + whole[weight + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match=r"last\.pt cannot be read: it is damaged, .* remove it to begin anew"):
+            read_state(tmp_path)
+    torch.save([1, 2], path)
+    with pytest.raises(RecipeError, match="no state of a run"):
+        read_state(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RecipeError, match=r"last\.pt cannot be read: Is a directory"):
+        read_state(tmp_path)
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    """Two that wrote the same state at once left a mixture of both."""
+    with claim_folder(tmp_path), pytest.raises(RecipeError, match="another process trains in"), claim_folder(tmp_path):
+        pass
+    with claim_folder(tmp_path):
+        assert not list(tmp_path.iterdir())
+
+
+def test_the_order_of_a_stream_binds_what_it_follows_from() -> None:
+    """It follows from the workers and the processes, so a run that went on with others repeated or missed clips."""
+    recipe = tiny_recipe(reading="stream")
+    first = identify(recipe, 8, ["a"], ["1.wav"])
+    assert identify(replace(recipe, save_steps=5), 8, ["a"], ["1.wav"]) == first
+    others = [replace(recipe, workers=3), replace(recipe, reading="files"), replace(recipe, machine=Machine(devices=2))]
+    assert all(identify(other, 8, ["a"], ["1.wav"]) != first for other in others)
 
 
 def test_what_changes_no_number_may_change_between_stops() -> None:
