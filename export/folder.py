@@ -18,7 +18,7 @@ from export.errors import ExportError, NotExportableError
 from export.parity import Exported, Parity, measure_parity
 from model.checkpoint import CARD, CONFIG, GOLDEN, LABELS, Checkpoint
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "export.json"
 
 EXPORTABLE = ("ast", "ssast", "cnn")

@@ -4,6 +4,8 @@ float32     as traced
 bfloat16    weights on disk in float16; products, norms and sums run in bfloat16 where the processor has it
 int8        the blocks' weights in eight bits, activations quantised by token and group while running; the rest as
             bfloat16 where the processor has it, else float32
+
+The file is for one window: OpenVINO joins more operators where shapes are known, and on a CPU a batch gains nothing.
 """
 
 from math import gcd
@@ -14,6 +16,7 @@ import numpy as np
 import onnx
 import torch
 
+from export.attention import SplitAttention, with_attention
 from export.clips import Clips
 from export.errors import MissingPackageError
 from export.folder import check_precision, make_export, metadata
@@ -56,12 +59,15 @@ def to_openvino(
 def write_openvino(checkpoint: Checkpoint, precision: str, folder: Path) -> dict[str, Any]:
     """Write model.xml and model.bin."""
     graph = folder / "graph.onnx"
-    write_graph(checkpoint.network, log_mel_example(checkpoint), graph, metadata(checkpoint, precision))
+    log_mel = log_mel_example(checkpoint)
+    network = with_attention(checkpoint.network, SplitAttention)
+    write_graph(network, log_mel, graph, metadata(checkpoint, precision))
     if precision == "int8":
         traced = onnx.load(graph)
         compress_weights(traced)
         onnx.save(traced, graph)
     model = openvino.Core().read_model(graph)
+    model.reshape([1, *log_mel.shape[1:]])
     openvino.save_model(model, folder / MODEL, compress_to_fp16=precision == "bfloat16")
     graph.unlink()
     versions = {"torch": torch.__version__, "onnx": onnx.__version__, "openvino": openvino.__version__}
@@ -86,9 +92,13 @@ def open_openvino(folder: Path, precision: str, options: dict[str, str]) -> Expo
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if native else "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(folder / MODEL, "CPU", {**hints, **options})
 
-    def run(log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def infer_one(log_mel: np.ndarray) -> list[np.ndarray]:
         outputs = compiled([log_mel])
-        logits, embeddings = (outputs[name] for name in OUTPUTS)
+        return [outputs[name].copy() for name in OUTPUTS]  # the memory is the next window's too
+
+    def run(log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answers = [infer_one(window[None]) for window in log_mel]
+        logits, embeddings = (np.concatenate(outputs) for outputs in zip(*answers, strict=True))
         return logits, embeddings
 
     return run

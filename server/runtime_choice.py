@@ -23,6 +23,7 @@ import torch
 
 from model.precision import best_cpu_precision
 from server.exports import EXPORTABLE, PACKAGES, installed_version
+from server.runtimes.exported import FORMAT
 from server.serving_errors import RuntimeDriftError, RuntimeRefusedError
 from server.version import VERSION
 
@@ -117,7 +118,7 @@ def machine(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
-        "versions": {"hark": VERSION, "python": platform.python_version(), **packages},
+        "versions": {"hark": VERSION, "export_format": str(FORMAT), "python": platform.python_version(), **packages},
     }
 
 

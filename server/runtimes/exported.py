@@ -16,6 +16,9 @@ from server.runtimes.shortage import is_shortage
 from server.serving_errors import BrokenExportError
 
 DESCRIPTION = "export.json"
+FORMAT = 3
+"""Exports of older formats are made anew: 3 brought OpenVINO's graphs for one window."""
+
 OUTPUTS = ("logits", "embeddings")
 
 
@@ -34,7 +37,7 @@ def read_export(folder: Path) -> Export:
     """Raises: BrokenExportError for a folder without a readable description of this version's format."""
     try:
         about = json.loads((folder / DESCRIPTION).read_text())
-        if about["format"] != 2:
+        if about["format"] != FORMAT:
             raise BrokenExportError(f"the export in {folder} is of another format; export the checkpoint again")
         return Export(folder, about["runtime"], about["precision"], about["source_weights_sha256"], about)
     except OSError as error:

@@ -28,9 +28,14 @@ class OpenVinoRuntime(ExportedRuntime):
         del self._compiled
 
     def _infer(self, log_mel: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        outputs = self._compiled([log_mel.numpy()])
-        logits, embeddings = (outputs[name].copy() for name in OUTPUTS)  # the memory is the next batch's too
+        answers = [self._infer_one(window[None].numpy()) for window in log_mel]
+        logits, embeddings = (np.concatenate(outputs) for outputs in zip(*answers, strict=True))
         return logits, embeddings
+
+    def _infer_one(self, log_mel: np.ndarray) -> list[np.ndarray]:
+        """Log-mel (1, T, F) to logits (1, C) and embeddings (1, D); the export is for one window at a time."""
+        outputs = self._compiled([log_mel])
+        return [outputs[name].copy() for name in OUTPUTS]  # the memory is the next window's too
 
 
 def compile_options(export: Export, threads: int) -> dict[str, Any]:
@@ -43,6 +48,7 @@ def compile_options(export: Export, threads: int) -> dict[str, Any]:
         "INFERENCE_PRECISION_HINT": "bf16" if native else "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # a pinned thread waits for whoever else is on its core
         **export.about.get("compile", {}),
     }
 
@@ -57,7 +63,11 @@ def _compile(export: Export) -> Any:
     path: Path = export.folder / MODEL
     if not path.is_file():
         raise BrokenExportError(f"{path} is missing; export the checkpoint again")
+    core = openvino.Core()
+    options = compile_options(export, torch.get_num_threads())
+    if "TBB_PARTITIONER" in core.get_property("CPU", "SUPPORTED_PROPERTIES"):  # older versions lack it
+        options["TBB_PARTITIONER"] = "AUTO"  # a core that is held up hands its share of the work to the others
     try:
-        return openvino.Core().compile_model(path, "CPU", compile_options(export, torch.get_num_threads()))
+        return core.compile_model(path, "CPU", options)
     except RuntimeError as error:  # its words span lines and name its own source files
         raise BrokenExportError(f"OpenVINO cannot read {path}") from error

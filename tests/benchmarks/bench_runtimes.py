@@ -1,6 +1,6 @@
 """Times an AST on the CPU in every runtime against transformers' own model, and compares answers on real clips.
 
-python -m tests.benchmarks.bench_runtimes [--size base] [--rounds 7] [--cold] [--out FILE]
+python -m tests.benchmarks.bench_runtimes [--size base] [--rounds 7] [--only "openvino int8"] [--cold] [--out FILE]
 python -m tests.benchmarks.bench_runtimes --checkpoint NAME --manifest CSV [--clips 200]
 
 transformers runs as it comes, in float32, on log-mel that is there already; Hark's runtimes are timed from waveform to
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="A trained AST, for accuracy; without it, random weights are timed.")
     parser.add_argument("--manifest", type=Path, help="CSV of labelled clips to compare answers on.")
     parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--only", help="One runtime and precision, as the table names it, instead of all.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cache", type=Path, default=Path("build/benchmarks/runtimes"))
     parser.add_argument("--cold", action="store_true", help="Also time a process from its start to the first answer.")
@@ -64,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = find_checkpoint(options.checkpoint) if options.checkpoint else random_ast(options.size, options.cache)
     source = Source(str(folder), options.cache, checkpoint.load)
-    runtimes = open_all(source)
+    runtimes = open_all(source, options.only)
     results: dict[str, Any] = {"model": source.described.name}
     if options.manifest:
         results["accuracy"] = report_accuracy(source.loaded("cpu"), runtimes, options.manifest, options.clips)
@@ -86,10 +87,10 @@ def random_ast(size: str, cache: Path) -> Path:
     return folder
 
 
-def open_all(source: Source) -> dict[Candidate, Runtime]:
+def open_all(source: Source, only: str | None = None) -> dict[Candidate, Runtime]:
     """Every runtime that can serve the model on this CPU, exported first where that was not done yet."""
     opened = {}
-    for candidate in cpu_candidates():
+    for candidate in [c for c in cpu_candidates() if only in (None, _name(c))]:
         try:
             opened[candidate] = source.open(candidate, "cpu", BATCH)
         except RuntimeRefusedError as error:
