@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
 
 from server.auth import require_admin_key, require_api_key
+from server.door import Door
 from server.errors import install_error_handlers
 from server.middleware import RequestMiddleware
 from server.routes import (
@@ -72,5 +73,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(admin.router, dependencies=[Depends(require_admin_key)])
     app.mount("/page", StaticFiles(directory=pages.PAGE), name="page")
     install_error_handlers(app)
+    app.add_middleware(Door)
     app.add_middleware(RequestMiddleware, service=service, tracing=tracing)
     return app

@@ -3,7 +3,6 @@
 request → parameters → upload → windows → logits → scores → Tagging with its timings
 """
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -84,24 +83,6 @@ def upload_limits(service: Service) -> UploadLimits:
     """What a body may cost, from the settings."""
     settings = service.settings
     return UploadLimits(settings.max_upload_bytes, settings.spool_memory_bytes, settings.upload_idle_seconds)
-
-
-def check_door(request: Request, model_name: str | None, timeout_seconds: float | None = None) -> None:
-    """Refuses, before the body is read, what cannot be answered: not ready, unknown model, full queue, no time.
-
-    A deadline counts from the end of the upload, so it is looked at here only where the body is small.
-    From here on the request counts among all; the middleware ends that for one that is never admitted.
-    """
-    service = service_of(request)
-    service.check_ready()
-    timeout_seconds = timeout_seconds or service.settings.timeout_seconds
-    deadline = time.monotonic() + timeout_seconds if timeout_seconds and _is_small(request) else None
-    service.engine.begin_reception(service.model(model_name).lane, request.scope["hark.request_id"], deadline)
-
-
-def _is_small(request: Request) -> bool:
-    declared = request.headers.get("content-length", "")
-    return declared.isdecimal() and int(declared) <= service_of(request).settings.spool_memory_bytes
 
 
 async def receive_form(request: Request, kind: type[Parameters]) -> tuple[Parameters, Upload]:

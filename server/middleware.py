@@ -9,6 +9,7 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.door import DOORS
 from server.errors import answer_error
 from server.service import NotReadyError, Service
 from server.trace_context import TraceContext, parse_traceparent
@@ -118,7 +119,7 @@ def route_of(scope: Scope) -> str:
         return scope["route"].path_format
     if scope["path"].startswith("/page/"):
         return "/page/*"
-    return "/openapi.json" if scope["path"] == "/openapi.json" else "unmatched"
+    return scope["path"] if scope["path"] in {"/openapi.json", *DOORS} else "unmatched"
 
 
 def choose_request_id(scope: Scope) -> str:

@@ -18,12 +18,14 @@ class TrafficSplit:
         A model that is not served leaves its share to the others.
         """
         shares = self.shares_of(served)
+        if not shares:
+            return None
         place = hash_to_unit(request_id)
         for name, share in shares.items():
             place -= share
             if place < 0:
                 return name
-        return next(reversed(shares), None)  # rounding took the place past the last share
+        return next(reversed(shares))  # rounding took the place past the last share
 
     def shares_of(self, served: Collection[str]) -> dict[str, float]:
         """The served models' shares, which add up to 1."""

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.pipeline import Tagging
-from server.flow import Heard, check_door, conclude, hear, receive_form, service_of
+from server.door import check_door
+from server.flow import Heard, conclude, hear, receive_form, service_of
 from server.formats import FORMATS, Report, answer
 from server.parameters import InvalidParameterError
 from server.schemas import ClassifyAnswer, JsonAnswer, StreamMessage, TagQuery

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.flow import check_door, open_tagger, provenance_of, receive_form, service_of
+from server.door import check_door
+from server.flow import open_tagger, provenance_of, receive_form, service_of
 from server.routes.classify import BODY, server_timing
 from server.schemas import EmbedAnswer, EmbedQuery, JsonAnswer, TagQuery
 from server.sounds import HeardSound, hear_sounds

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.scores import clip_scores, logits_to_scores
-from server.flow import Heard, check_door, hear, receive_form, service_of, upload_limits
+from server.door import check_door
+from server.flow import Heard, hear, receive_form, service_of, upload_limits
 from server.json_body import decode_base64, read_json
 from server.parameters import parse_parameters
 from server.routes.classify import BODY, server_timing

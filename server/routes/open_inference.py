@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from model.checkpoint import Checkpoint
 from server.content_encoding import expand
-from server.flow import check_door, open_tagger, service_of, upload_limits
+from server.door import check_door
+from server.flow import open_tagger, service_of, upload_limits
 from server.model_pool import ModelNotFoundError
 from server.oip_answer import VERSION, answer_question
 from server.oip_question import Question, describe_tensors, read_question
