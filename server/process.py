@@ -25,6 +25,8 @@ def serve(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format)
     for doubt in doubts(settings):
         log.warning("settings", doubt=doubt)
+    if settings.separate_process is None:
+        settings = settings.model_copy(update={"separate_process": os.name == "posix"})
     try:
         app = create_app(settings)
     except TracingError as error:

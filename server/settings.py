@@ -88,6 +88,10 @@ class Settings(BaseSettings):
         default="auto",
         description="Arithmetic of the network; auto is the runtime's fastest safe one, and float32 for torch.",
     )
+    separate_process: bool | None = Field(
+        default=None,
+        description="Whether torch on a CPU runs in a process of its own; unset, it does where `hark serve` serves it.",
+    )
     cpu_threads: int = Field(default=0, ge=0, description="Threads that batches on a CPU share; 0 takes one per core.")
     decode_threads: int = Field(
         default=min(8, os.cpu_count() or 1), ge=1, le=256, description="Threads that decode and resample uploads."

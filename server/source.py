@@ -1,7 +1,7 @@
 """Where a served model comes from: a checkpoint's folder or an export's; and opening runtimes from it."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -16,8 +16,9 @@ from server.runtimes.base import Runtime
 from server.runtimes.exported import Export, read_export
 from server.runtimes.onnx_runtime import OnnxRuntime
 from server.runtimes.openvino_runtime import OpenVinoRuntime
+from server.runtimes.separate import SeparateRuntime
 from server.runtimes.tensorrt_runtime import TensorRtRuntime
-from server.runtimes.torch_runtime import TorchRuntime
+from server.runtimes.torch_runtime import MOST_BATCHES, TorchRuntime, open_torch
 from server.serving_errors import RuntimeUnavailableError
 
 Load = Callable[[Path, str], Checkpoint]
@@ -53,8 +54,11 @@ class Source:
             self._loaded[device] = self._load(self.folder, device)
         return self._loaded[device]
 
-    def open(self, candidate: Candidate, device: str, largest_batch: int) -> Runtime:
+    def open(self, candidate: Candidate, device: str, largest_batch: int, separate: bool = False) -> Runtime:
         """Opens one runtime on one device, exporting first where that was not done yet.
+
+        `separate` gives torch on a CPU a process of its own: it needs the interpreter between any two operators, and
+        no other runtime does.
 
         Raises: RuntimeRefusedError; CheckpointError.
         """
@@ -63,6 +67,10 @@ class Source:
                 raise RuntimeUnavailableError(
                     "the torch runtime has no int8; openvino and onnx have, for AST and SSAST"
                 )
+            if separate and torch.device(device).type == "cpu":
+                threads = torch.get_num_threads()
+                opening = partial(open_torch, self.folder, device, candidate.precision, threads)
+                return SeparateRuntime(opening, MOST_BATCHES)
             return TorchRuntime(self.loaded(device), device, candidate.precision)
         check_device(candidate, device)
         if self.described.config.backbone not in EXPORTABLE:

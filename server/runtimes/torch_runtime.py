@@ -1,6 +1,7 @@
 """The reference runtime: the checkpoint's own features and network in torch, on a CPU or a CUDA device."""
 
 import time
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.backbones.mamba import MambaMixer
-from model.checkpoint import Checkpoint
+from model.checkpoint import Checkpoint, load
 from model.precision import Precision, to_precision
 from model.selective_scan import default_implementation
 from server.runtimes.base import BatchResult, DeviceLostError, DeviceOutOfMemoryError, RuntimeInfo
@@ -82,6 +83,15 @@ class TorchRuntime:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
+
+
+def open_torch(folder: Path, device: str, precision: str, threads: int) -> TorchRuntime:
+    """The runtime of the checkpoint in a folder, with so many threads; for a process of its own.
+
+    Raises: CheckpointError.
+    """
+    torch.set_num_threads(threads)
+    return TorchRuntime(load(folder, device), device, precision)
 
 
 def _use_threads(count: int) -> None:

@@ -1,9 +1,9 @@
 """What the serving benchmark sends: clips, single requests, closed and open loops of clients, and a server's memory."""
 
-import http.client
 import io
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httptools
 import numpy as np
 import soundfile
 
@@ -54,51 +55,80 @@ def write_long_clip(path: Path, seconds: float) -> None:
 
 
 class Client:
-    """One connection to a server, kept open between requests and opened anew where it was closed."""
+    """One connection to a server, kept open between requests and opened anew where it was closed.
+
+    It shares the machine with the server, so it is lean: no more than a socket and a parser.
+    """
 
     def __init__(self, url: str, keep: bool = True) -> None:
         self._address = urlsplit(url).netloc
         self._keep = keep
-        self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
 
     def post(self, body: bytes | Path, query: str = "", scheduled: float | None = None) -> Reply:
         """Sends a sound to `/classify`; seconds count from when it was `scheduled`, by default from now."""
         started = time.perf_counter() if scheduled is None else scheduled
         try:
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection(self._address, timeout=PATIENCE_SECONDS)
-                self._connection.connect()
+            if self._socket is None:
+                host, _, port = self._address.rpartition(":")
+                self._socket = socket.create_connection((host, int(port)), PATIENCE_SECONDS)
         except OSError:
-            self.close()
             return Reply(-1, started, time.perf_counter() - started)
         try:
-            return self._exchange(self._connection, body, query, started)
-        except (OSError, http.client.HTTPException):
+            return self._exchange(self._socket, body, query, started)
+        except (OSError, httptools.HttpParserError):
             self.close()
             return Reply(0, started, time.perf_counter() - started)
 
-    def _exchange(
-        self, connection: http.client.HTTPConnection, body: bytes | Path, query: str, started: float
-    ) -> Reply:
-        headers = {} if self._keep else {"Connection": "close"}
+    def _exchange(self, connection: socket.socket, body: bytes | Path, query: str, started: float) -> Reply:
+        size = body.stat().st_size if isinstance(body, Path) else len(body)
+        more = "" if self._keep else "Connection: close\r\n"
+        head = f"POST /classify{query} HTTP/1.1\r\nHost: {self._address}\r\nContent-Length: {size}\r\n{more}\r\n"
+        connection.sendall(head.encode())
         if isinstance(body, Path):
             with body.open("rb") as file:
-                length = str(body.stat().st_size)
-                connection.request("POST", f"/classify{query}", file, {**headers, "Content-Length": length})
+                connection.sendfile(file)
         else:
-            connection.request("POST", f"/classify{query}", body, headers)
-        response = connection.getresponse()
-        content = response.read()
+            connection.sendall(body)
+        answer = _Answer()
+        while not answer.is_whole:
+            data = connection.recv(2**16)
+            if not data:
+                raise ConnectionResetError
+            answer.parser.feed_data(data)
         seconds = time.perf_counter() - started
-        if response.will_close or not self._keep:
+        if not (answer.parser.should_keep_alive() and self._keep):
             self.close()
-        return Reply(response.status, started, seconds, content, response.getheader("Retry-After"))
+        return answer.reply(started, seconds)
 
     def close(self) -> None:
         """Closes the connection; the next request opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class _Answer:
+    """Gathers what the parser finds in an answer."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.body: list[bytes] = []
+        self.retry_after: str | None = None
+        self.is_whole = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self.retry_after = value.decode()
+
+    def on_body(self, body: bytes) -> None:
+        self.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.is_whole = True
+
+    def reply(self, started: float, seconds: float) -> Reply:
+        return Reply(self.parser.get_status_code(), started, seconds, b"".join(self.body), self.retry_after)
 
 
 def closed_loop(url: str, clients: int, seconds: float, body: bytes, query: str = "", keep: bool = True) -> list[Reply]:
@@ -151,8 +181,10 @@ def rate_of(replies: list[Reply], start: float, seconds: float) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that the process holds now."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Memory that the process and its children hold now."""
+    own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    children = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    return own + sum(resident_bytes(int(child)) for child in children)
 
 
 @contextmanager
