@@ -41,8 +41,7 @@ from server.own_classes import (
 )
 from server.parameters import InvalidParameterError, describe_problems
 from server.quota import RateLimitedError
-from server.runtimes.base import DeviceLostError, DeviceOutOfMemoryError
-from server.runtimes.separate import ProcessEndedError
+from server.runtimes.base import DeviceLostError, DeviceOutOfMemoryError, ProcessEndedError
 from server.schemas import JsonAnswer
 from server.served_models import ServingError
 from server.service import NotReadyError, Service

@@ -205,7 +205,7 @@ class FairQueue:
     def _remove_first(self, item: Item) -> None:
         """Takes an item from the head of its request's line; the request goes to the end of its priority's turns."""
         job = item.job
-        assert job.waiting.popleft() is item
+        job.waiting.remove(item)  # the first
         self.waiting[job.lane] -= 1
         self._leave_line(job)
         if job.waiting:

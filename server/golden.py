@@ -17,13 +17,13 @@ SCORE_TOLERANCE = 0.02
 SPOKEN_SCORE = 0.1
 
 
-def check_golden(checkpoint: Checkpoint, lane: Lane, device: int = 0) -> float:
-    """The largest difference of the lane's logits to the golden ones.
+def check_golden(checkpoint: Checkpoint, lane: Lane, device: int = 0, batches: int = 1) -> float:
+    """The largest difference of the lane's logits to the golden ones, as one of so many batches.
 
     Raises: RuntimeDriftError past the precision's tolerance, NaN included.
     """
     expected = checkpoint.golden.logits.numpy()
-    actual = lane.run([checkpoint.golden.waveform.numpy()], device).logits[0]
+    actual = lane.run([checkpoint.golden.waveform.numpy()], device, batches).logits[0]
     difference = float(np.abs(actual - expected).max())
     allowed = GOLDEN_TOLERANCE[lane.runtimes[device].info.precision] * max(1.0, float(np.ptp(expected)))
     if not difference <= allowed:

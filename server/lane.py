@@ -41,9 +41,9 @@ class Lane:
         """How many windows a batch may hold on this device at the moment."""
         return self._budgets.setdefault(device, BatchBudget(self.batch_windows))
 
-    def run(self, waveforms: Sequence[np.ndarray], device: int = 0) -> BatchResult:
+    def run(self, waveforms: Sequence[np.ndarray], device: int = 0, batches: int = 1) -> BatchResult:
         """Pads waveforms float32 (samples,) and runs them as one batch on one device; raises as `run_padded`."""
-        return self.run_padded(*self.pad(waveforms), device)
+        return self.run_padded(*self.pad(waveforms), device, batches)
 
     def pad(self, waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Waveforms float32 (samples,) as rows with zeros behind them (B, S), and their lengths int64 (B,)."""

@@ -211,7 +211,11 @@ def _serve(checkpoint: Checkpoint, runtimes: Sequence[Runtime], device: str, set
         batch_windows=_batch_windows(config, device, settings),
     )
     places = [place for place, runtime in enumerate(runtimes) if runtime not in runtimes[:place]]  # each runtime once
-    difference = max(check_golden(checkpoint, lane, index) for index in places)
+    difference = max(
+        check_golden(checkpoint, lane, index, batches)
+        for index in places
+        for batches in range(min(2, runtimes[index].most_batches), 0, -1)  # side by side, where it may, and alone
+    )
     for index in places:
         _warm_up(lane, checkpoint.golden.waveform.numpy(), device, index)
     return ServedModel(checkpoint, lane, difference)

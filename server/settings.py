@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     )
     separate_process: bool | None = Field(
         default=None,
-        description="Whether torch on a CPU runs in a process of its own; unset, it does where `hark serve` serves it.",
+        description="Whether torch on a CPU runs batches side by side in a process of their own; unset, as `hark serve` can.",
     )
     cpu_threads: int = Field(default=0, ge=0, description="Threads that batches on a CPU share; 0 takes one per core.")
     decode_threads: int = Field(

@@ -16,9 +16,9 @@ from server.runtimes.base import Runtime
 from server.runtimes.exported import Export, read_export
 from server.runtimes.onnx_runtime import OnnxRuntime
 from server.runtimes.openvino_runtime import OpenVinoRuntime
-from server.runtimes.separate import SeparateRuntime
+from server.runtimes.separate import AHEAD, SeparateRuntime
 from server.runtimes.tensorrt_runtime import TensorRtRuntime
-from server.runtimes.torch_runtime import MOST_BATCHES, TorchRuntime, open_torch
+from server.runtimes.torch_runtime import TorchRuntime, open_torch
 from server.serving_errors import RuntimeUnavailableError
 
 Load = Callable[[Path, str], Checkpoint]
@@ -57,8 +57,8 @@ class Source:
     def open(self, candidate: Candidate, device: str, largest_batch: int, separate: bool = False) -> Runtime:
         """Opens one runtime on one device, exporting first where that was not done yet.
 
-        `separate` gives torch on a CPU a process of its own: it needs the interpreter between any two operators, and
-        no other runtime does.
+        `separate` gives torch on a CPU of few cores a process of its own for batches side by side: it needs the
+        interpreter between any two operators.
 
         Raises: RuntimeRefusedError; CheckpointError.
         """
@@ -67,11 +67,13 @@ class Source:
                 raise RuntimeUnavailableError(
                     "the torch runtime has no int8; openvino and onnx have, for AST and SSAST"
                 )
-            if separate and torch.device(device).type == "cpu":
-                threads = torch.get_num_threads()
-                opening = partial(open_torch, self.folder, device, candidate.precision, threads)
-                return SeparateRuntime(opening, MOST_BATCHES)
-            return TorchRuntime(self.loaded(device), device, candidate.precision)
+            checkpoint = self.loaded(device)
+            runtime = TorchRuntime(checkpoint, device, candidate.precision)
+            if not separate or runtime.most_batches == 1:
+                return runtime
+            threads, weights = torch.get_num_threads(), checkpoint.weights_sha256
+            opening = partial(open_torch, self.folder, device, candidate.precision, threads, weights)
+            return SeparateRuntime(runtime, opening, runtime.most_batches + AHEAD)
         check_device(candidate, device)
         if self.described.config.backbone not in EXPORTABLE:
             raise RuntimeUnavailableError(

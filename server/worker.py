@@ -21,7 +21,7 @@ from server.engine_errors import DeadlineError, InferenceFailedError
 from server.fair_queue import Item, ItemResult
 from server.lane import Lane
 from server.metrics import Metrics
-from server.runtimes.base import BatchResult, DeviceLostError, DeviceOutOfMemoryError
+from server.runtimes.base import BatchResult, DeviceLostError, DeviceOutOfMemoryError, ProcessEndedError
 from server.staging import Staging
 
 log = structlog.get_logger()
@@ -126,13 +126,19 @@ class Worker:
         if planned and self._staging.is_worthwhile(planned[0].job.lane):
             self._staging.prepare(planned)
 
-    def _run(self, batch: list[Item], padded: np.ndarray, lengths: np.ndarray) -> None:
-        """Runs one batch and answers its futures; a failing one is split until the items at fault stand alone."""
+    def _run(self, batch: list[Item], padded: np.ndarray, lengths: np.ndarray, is_last_try: bool = False) -> None:
+        """Runs one batch and answers its futures; a failing one is split until the items at fault stand alone.
+
+        One item alone that was there when its process ended is tried once more.
+        """
         lane, started = batch[0].job.lane, time.monotonic()
         try:
             result = lane.run_padded(padded, lengths, self.device, self.running.batches if self.running else 1)
         except Exception as error:
-            self._retry_or_fail(batch, error)
+            if len(batch) == 1 and isinstance(error, ProcessEndedError) and not is_last_try:
+                self._run(batch, padded, lengths, is_last_try=True)
+            else:
+                self._retry_or_fail(batch, error)
             return
         lane.cost.observe(len(batch), time.monotonic() - started)
         lane.budget(self.device).grow(len(batch))

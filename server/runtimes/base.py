@@ -14,6 +14,13 @@ class DeviceLostError(Exception):
     """The device is lost to this process, as a GPU is after an illegal access; only a new process can go on."""
 
 
+class ProcessEndedError(Exception):
+    """The process that a runtime runs in ended in the middle of a batch, and another has taken its place.
+
+    Which of the batches that it ran was at fault, nobody knows.
+    """
+
+
 @dataclass(frozen=True)
 class RuntimeInfo:
     """What runs, in words for `/info`, `/models`, the metrics and every reply."""

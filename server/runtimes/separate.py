@@ -1,4 +1,6 @@
-"""A runtime in a process of its own, so that the interpreter that answers requests never waits for the one that tags.
+"""A runtime with a process of its own, so that under load answering and tagging do not wait for one interpreter.
+
+A batch alone runs here: there is nobody to wait for, and the way to another process takes a few milliseconds.
 
     engine's threads ── waveforms ─────────────────► one connection for each ──► threads of the process ── runtime.run
                      ◄── logits, embeddings, or what was raised ───────────────
@@ -15,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -24,7 +27,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from server.runtimes.base import BatchResult, DeviceLostError, Runtime, RuntimeInfo
+from server.runtimes.base import BatchResult, DeviceLostError, ProcessEndedError, Runtime, RuntimeInfo
 
 log = structlog.get_logger()
 
@@ -37,18 +40,20 @@ NICENESS = 5  # whoever answers requests comes first: refusals are quick while a
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
-class ProcessEndedError(RuntimeError):
-    """The process ended in the middle of a batch; another has taken its place."""
+class _GoneError(Exception):
+    """Nobody is at the other end of a connection."""
 
 
 class SeparateRuntime:
-    """The runtime that `open_runtime` opens, in a process of its own, for at most `connections` batches at a time.
+    """A runtime `here` for batches alone, and for batches side by side what `open_runtime` opens in another process.
 
-    When the process ends, another is started and its batches fail; the engine then tries their halves again.
+    At most `connections` batches go there at a time. When the process ends, another is started and its batches fail;
+    the engine then tries their halves again.
     """
 
-    def __init__(self, open_runtime: Open, connections: int) -> None:
+    def __init__(self, here: Runtime, open_runtime: Open, connections: int) -> None:
         """Raises: what `open_runtime` raises; DeviceLostError where the process ends before the runtime is open."""
+        self._here = here
         self._open_runtime, self._connections = open_runtime, connections
         self._changing = threading.Lock()
         self._closed = False
@@ -58,19 +63,22 @@ class SeparateRuntime:
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         """As any runtime's. Raises: ProcessEndedError too, and DeviceLostError where another process cannot start."""
+        if batches == 1:
+            return self._here.run(waveforms, lengths)
         process = self._process
         try:
             result: BatchResult = process.ask((waveforms, lengths, batches))
-        except (EOFError, OSError) as error:
+        except _GoneError as error:
             code = self._replace(process)
             raise ProcessEndedError(f"the process that tags ended with code {code}") from error
         return result
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, and closes the runtime here."""
         with self._changing:
             self._closed = True
             self._process.close()
+        self._here.close()
 
     def _replace(self, ended: "_Process") -> int:
         """Starts another process, unless another batch of the ended one's has done so; returns its exit code."""
@@ -78,7 +86,10 @@ class SeparateRuntime:
             code = ended.kill()
             if self._process is ended and not self._closed:
                 log.error("the process that tags has ended, and is started anew", code=code)
-                self._process = _Process(self._open_runtime, self._connections)
+                try:
+                    self._process = _Process(self._open_runtime, self._connections)
+                except Exception as error:
+                    raise DeviceLostError(f"the process that tags cannot be started anew: {error}") from error
         return code
 
 
@@ -88,18 +99,26 @@ class _Process:
     def __init__(self, open_runtime: Open, connections: int) -> None:
         ours, theirs = zip(*(Pipe() for _ in range(connections)), strict=True)
         descriptors = [connection.fileno() for connection in theirs]
-        command = [sys.executable, "-m", __name__, *map(str, descriptors)]
+        command = [sys.executable, "-P", "-m", __name__, *map(str, descriptors)]
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)  # ours, and nothing before it
         # A process group of its own: Ctrl-C means the server, which ends when it has answered what it accepted.
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=descriptors, process_group=0)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            process_group=0,
+            env={**os.environ, "PYTHONPATH": path},
+        )
         for connection in theirs:
             connection.close()
         self._closing = False
-        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        for connection in ours:
+        # The last used comes first: a batch alone always meets the same thread, whose operators have all cores.
+        self._free: queue.LifoQueue[Connection] = queue.LifoQueue()
+        for connection in reversed(ours):
             self._free.put(connection)
         try:
             self.info, self.most_batches = self.ask(open_runtime)
-        except (EOFError, OSError) as error:
+        except _GoneError as error:
             raise DeviceLostError(f"the process that tags ended with code {self.kill()} as it started") from error
         except BaseException:
             self.kill()
@@ -108,33 +127,32 @@ class _Process:
     def ask(self, question: object) -> Any:
         """Sends a question over a free connection and waits for its answer; raises what the other side did.
 
-        Raises: EOFError or OSError where the process has ended.
+        Raises: _GoneError where the process has ended.
         """
-        if self._closing:
-            raise EOFError("the process was closed")
         connection = self._free.get()
         try:
             connection.send(question)
-            answer = connection.recv()
+            succeeded, answer = connection.recv()
+        except (EOFError, OSError) as error:
+            raise _GoneError from error
         finally:
             if self._closing:
                 connection.close()
-            else:
-                self._free.put(connection)
-        if isinstance(answer, BaseException):
+            self._free.put(connection)
+        if not succeeded:
             raise answer
         return answer
 
     def close(self) -> None:
         """Ends the process as soon as its batches are done, or after a while."""
         self._closing = True
-        closed = []
+        free = []
         with suppress(queue.Empty):
             while True:  # one in use is closed by who uses it: its number could be another file's before it is read
-                closed.append(self._free.get_nowait())
-                closed[-1].close()
-        for connection in closed:  # for who has been waiting for one, and now finds it closed
-            self._free.put(connection)
+                free.append(self._free.get_nowait())
+        for connection in free:
+            connection.close()
+            self._free.put(connection)  # for who waits for one, and finds it closed
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(CLOSE_SECONDS)
         self.kill()
@@ -166,11 +184,13 @@ def main() -> None:
     except EOFError:
         return
     except Exception as error:
-        _answer_error(connections[0], error)
+        with suppress(OSError):
+            _answer_error(connections[0], error)
         return
     os.nice(NICENESS)
     running = threading.Semaphore(runtime.most_batches)
-    connections[0].send((runtime.info, runtime.most_batches + AHEAD))
+    with suppress(OSError):
+        connections[0].send((True, (runtime.info, runtime.most_batches + AHEAD)))
     threads = [threading.Thread(target=_serve, args=(connection, runtime, running)) for connection in connections]
     for thread in threads:
         thread.start()
@@ -179,26 +199,28 @@ def main() -> None:
 
 
 def _serve(connection: Connection, runtime: Runtime, running: threading.Semaphore) -> None:
-    """Answers one connection until it ends."""
-    with suppress(EOFError, OSError):
+    """Answers one connection until it ends, or something goes wrong with it."""
+    with connection, suppress(EOFError, OSError):
         while True:
-            question = connection.recv()
+            waveforms, lengths, batches = connection.recv()
             try:
                 with running:
-                    answer = runtime.run(*question)
+                    answer = runtime.run(waveforms, lengths, min(batches, runtime.most_batches))
             except Exception as error:
                 _answer_error(connection, error)
             else:
-                connection.send(answer)
+                connection.send((True, answer))
 
 
 def _answer_error(connection: Connection, error: Exception) -> None:
-    """Sends an exception, or its words where it cannot be pickled."""
+    """Sends an exception with its traceback, or its words where it cannot be pickled."""
+    told = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    connection.send(error)
+    error.add_note(told)
+    connection.send((False, error))
 
 
 if __name__ == "__main__":

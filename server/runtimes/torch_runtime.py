@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from model.backbones.mamba import MambaMixer
-from model.checkpoint import Checkpoint, load
+from model.checkpoint import Checkpoint, CheckpointError, load
+from model.cpu_threads import end_team
 from model.precision import Precision, to_precision
 from model.selective_scan import default_implementation
 from server.runtimes.base import BatchResult, DeviceLostError, DeviceOutOfMemoryError, RuntimeInfo
@@ -85,13 +86,18 @@ class TorchRuntime:
         return time.perf_counter()
 
 
-def open_torch(folder: Path, device: str, precision: str, threads: int) -> TorchRuntime:
+def open_torch(folder: Path, device: str, precision: str, threads: int, weights_sha256: str) -> TorchRuntime:
     """The runtime of the checkpoint in a folder, with so many threads; for a process of its own.
 
-    Raises: CheckpointError.
+    Raises: CheckpointError, for other weights than those too.
     """
     torch.set_num_threads(threads)
-    return TorchRuntime(load(folder, device), device, precision)
+    checkpoint = load(folder, device)
+    if checkpoint.weights_sha256 != weights_sha256:
+        raise CheckpointError(f"the weights in {folder} are not those that were there; load the model again")
+    runtime = TorchRuntime(checkpoint, device, precision)
+    end_team()  # loading is done; from now on batches run, in other threads
+    return runtime
 
 
 def _use_threads(count: int) -> None:

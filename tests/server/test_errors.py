@@ -30,7 +30,7 @@ CONTRACT = {
     "client_left": {499},
 }
 # Command line and start-up only; no request can raise them.
-NOT_FROM_REQUESTS = {"CommandError", "SettingsFileError", "TracingError"}
+NOT_FROM_REQUESTS = {"_GoneError", "CommandError", "SettingsFileError", "TracingError"}
 
 
 def modules() -> list[ModuleType]:

@@ -32,8 +32,12 @@ class Scripted(FakeRuntime):
                 os.kill(os.getpid(), signal.SIGKILL)
             case 4:
                 time.sleep(0.5)
+            case 5:
+                raise FileNotFoundError("gone")
+            case 6:
+                raise SystemExit
         result = super().run(waveforms, lengths, batches)
-        result.logits[:, 0] = os.getpid() % 2**20
+        result.logits[:, 0], result.logits[:, 1] = os.getpid() % 2**20, batches
         return result
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ WAVEFORMS, LENGTHS = np.zeros((2, 100), np.float32), np.array([100, 50])
 
 @pytest.fixture
 def scripted() -> Iterator[SeparateRuntime]:
-    runtime = SeparateRuntime(open_scripted, connections=4)
+    runtime = SeparateRuntime(Scripted(3), open_scripted, connections=4)
     yield runtime
     runtime.close()
 
@@ -38,7 +37,7 @@ def told(what: int) -> np.ndarray:
 
 
 def process_of(runtime: SeparateRuntime) -> int:
-    return int(runtime.run(WAVEFORMS, LENGTHS).logits[0, 0])
+    return int(runtime.run(WAVEFORMS, LENGTHS, 2).logits[0, 0])
 
 
 def test_it_answers_as_the_runtime_does_here() -> None:
@@ -47,14 +46,19 @@ def test_it_answers_as_the_runtime_does_here() -> None:
     waveforms = np.random.default_rng(0).normal(0, 0.1, (2, checkpoint.config.window_samples)).astype(np.float32)
     lengths = np.array([waveforms.shape[1], waveforms.shape[1] // 2])
     here = TorchRuntime(checkpoint, "cpu")
-    there = SeparateRuntime(partial(open_torch, folder, "cpu", "float32", torch.get_num_threads()), connections=2)
+    opening = partial(open_torch, folder, "cpu", "float32", torch.get_num_threads(), checkpoint.weights_sha256)
+    there = SeparateRuntime(here, opening, connections=2)
     try:
-        expected, answer = here.run(waveforms, lengths), there.run(waveforms, lengths)
+        expected, answer = here.run(waveforms, lengths), there.run(waveforms, lengths, 2)
     finally:
         there.close()
     assert np.allclose(answer.logits, expected.logits, atol=1e-4)
     assert np.allclose(answer.embeddings, expected.embeddings, atol=1e-4)
     assert (there.info, there.most_batches) == (here.info, here.most_batches + AHEAD)
+
+
+def test_a_batch_alone_runs_here(scripted: SeparateRuntime) -> None:
+    assert scripted.run(WAVEFORMS, LENGTHS).logits[0, 0] == os.getpid() % 2**20
 
 
 def test_it_runs_in_another_process_and_several_threads_may_ask(scripted: SeparateRuntime) -> None:
@@ -64,45 +68,65 @@ def test_it_runs_in_another_process_and_several_threads_may_ask(scripted: Separa
     assert os.getpid() % 2**20 not in processes
 
 
-@pytest.mark.parametrize(("what", "kind", "words"), [(1, DeviceOutOfMemoryError, "too much"), (2, RuntimeError, "odd")])
+@pytest.mark.parametrize(
+    ("what", "kind", "words"),
+    [(1, DeviceOutOfMemoryError, "too much"), (2, RuntimeError, "odd"), (5, FileNotFoundError, "gone")],
+)
 def test_what_is_raised_there_is_raised_here(
     scripted: SeparateRuntime, what: int, kind: type[Exception], words: str
 ) -> None:
     before = process_of(scripted)
     with pytest.raises(kind, match=words):
-        scripted.run(told(what), LENGTHS)
+        scripted.run(told(what), LENGTHS, 2)
     assert process_of(scripted) == before
 
 
 def test_a_process_that_is_killed_is_replaced(scripted: SeparateRuntime) -> None:
     before = process_of(scripted)
     with pytest.raises(ProcessEndedError, match="code -9"):
-        scripted.run(told(3), LENGTHS)
+        scripted.run(told(3), LENGTHS, 2)
     assert process_of(scripted) != before
 
 
 def test_batches_side_by_side_with_a_crash_share_one_new_process(scripted: SeparateRuntime) -> None:
     with ThreadPoolExecutor(3) as pool:
-        slow = [pool.submit(scripted.run, told(4), LENGTHS) for _ in range(2)]
-        time.sleep(0.1)
+        slow = [pool.submit(scripted.run, told(4), LENGTHS, 2) for _ in range(2)]
+        while scripted._process._free.qsize() > 2:  # both are there
+            time.sleep(0.01)
         with pytest.raises(ProcessEndedError):
-            scripted.run(told(3), LENGTHS)
+            scripted.run(told(3), LENGTHS, 2)
         for batch in slow:
             with pytest.raises(ProcessEndedError):
                 batch.result()
         assert len(set(pool.map(lambda _: process_of(scripted), range(6)))) == 1
 
 
+def test_a_thread_that_dies_there_leaves_nobody_waiting(scripted: SeparateRuntime) -> None:
+    with pytest.raises(ProcessEndedError):
+        scripted.run(told(6), LENGTHS, 2)
+    assert process_of(scripted)
+
+
+def test_no_more_batches_share_the_cores_than_run_there(scripted: SeparateRuntime) -> None:
+    assert scripted.run(WAVEFORMS, LENGTHS, Scripted.most_batches + AHEAD).logits[0, 1] == Scripted.most_batches
+
+
+def test_other_weights_than_those_that_were_checked_are_not_served() -> None:
+    with pytest.raises(CheckpointError, match="not those that were there"):
+        open_torch(find_checkpoint("aum-tiny"), "cpu", "float32", 1, "0" * 64)
+
+
 @pytest.mark.parametrize(
     ("opening", "kind", "words"),
     [
         (partial(open_never, CheckpointError), CheckpointError, "cannot be opened"),
+        (partial(open_never, PermissionError), PermissionError, "cannot be opened"),
         (open_never, DeviceLostError, "code 7 as it started"),
     ],
 )
 def test_one_that_cannot_be_opened_says_why(opening: Callable[[], Scripted], kind: type, words: str) -> None:
     with pytest.raises(kind, match=words):
-        SeparateRuntime(opening, connections=1)
+        SeparateRuntime(Scripted(3), opening, connections=1)
 
 
 def test_ctrl_c_and_sigterm_leave_the_process_to_the_server(scripted: SeparateRuntime) -> None:
@@ -113,28 +137,26 @@ def test_ctrl_c_and_sigterm_leave_the_process_to_the_server(scripted: SeparateRu
 
 
 def test_closing_lets_a_batch_finish_and_ends_the_process() -> None:
-    runtime = SeparateRuntime(open_scripted, connections=2)
+    runtime = SeparateRuntime(Scripted(3), open_scripted, connections=2)
     process = runtime._process._process
     with ThreadPoolExecutor(1) as pool:
-        batch = pool.submit(runtime.run, told(4), LENGTHS)
-        time.sleep(0.1)
+        batch = pool.submit(runtime.run, told(4), LENGTHS, 2)
+        while runtime._process._free.qsize() > 1:  # the batch is there
+            time.sleep(0.01)
         runtime.close()
         assert len(batch.result().logits) == 2
     assert process.poll() == 0
     with pytest.raises(ProcessEndedError):
-        runtime.run(WAVEFORMS, LENGTHS)
+        runtime.run(WAVEFORMS, LENGTHS, 2)
     assert runtime._process._process is process  # none was started in its place
 
 
-def test_it_ends_with_the_server_however_that_ends(tmp_path: Path) -> None:
+def test_it_ends_with_the_server_however_that_ends() -> None:
     script = (
-        "import os; from tests.server.runtimes.scripted import open_scripted; "
-        "from server.runtimes.separate import SeparateRuntime; r = SeparateRuntime(open_scripted, 1);"
-        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(r._process._process.pid)); os.kill(os.getpid(), 9)"
+        "import os; from server.runtimes.separate import SeparateRuntime; "
+        "from tests.server.runtimes.scripted import open_scripted; "
+        "SeparateRuntime(open_scripted(), open_scripted, 1); os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", script], check=False)
-    pid = int((tmp_path / "pid").read_text())
-    until = time.monotonic() + 10
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not os.path.exists(f"/proc/{pid}")
+    # Both hold the pipe of this output: it ends when they have.
+    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60, check=False)
+    assert ended.returncode == -9
