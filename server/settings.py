@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     )
     separate_process: bool | None = Field(
         default=None,
-        description="Whether torch on a CPU runs batches side by side in a process of their own; unset, as `hark serve` can.",
+        description="Whether torch batches side by side run in a process of their own; unset, under `hark serve`.",
     )
     cpu_threads: int = Field(default=0, ge=0, description="Threads that batches on a CPU share; 0 takes one per core.")
     decode_threads: int = Field(
