@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 
 import httpx
+import numpy as np
 import pytest
 
 from server import worker
 from server.engine import Engine, InferenceFailedError, WorkerStuckError
-from server.runtimes.base import DeviceLostError
+from server.runtimes.base import BatchResult, DeviceLostError, ProcessEndedError
 from server.runtimes.fake import FakeRuntime
 from server.service import Service
 from tests.server.gated import GatedRuntime, hold_device, make_engine, make_lane, window
@@ -141,3 +142,24 @@ async def test_a_stuck_device_turns_the_server_unready(
     runtime.gate.set()
     held.result(10)
     assert (await client.get("/readyz")).status_code == 200
+
+
+class EndingRuntime(FakeRuntime):
+    """Its process ends at each of the next `ends` batches."""
+
+    ends = 0
+
+    def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
+        self.ends -= 1
+        if self.ends >= 0:
+            raise ProcessEndedError("the process ended")
+        return super().run(waveforms, lengths, batches)
+
+
+@pytest.mark.parametrize(("ends", "answered"), [(1, True), (2, False)])
+def test_a_window_alone_is_tried_again_once_when_its_process_ended(engine: Engine, ends: int, answered: bool) -> None:
+    runtime = EndingRuntime(classes=4)
+    runtime.ends = ends
+    future = engine.submit(engine.admit(make_lane(runtime)), window())
+    wait([future], 10)
+    assert (future.exception() is None) == answered
