@@ -115,7 +115,7 @@ class FairQueue:
 
     def has_work(self, device: int) -> bool:
         """Whether anything waits that this device can run."""
-        return any(device < len(job.lane.runtimes) for job in self._in_order())
+        return any(self._may_run(device, job.lane) for job in self._in_order())
 
     def add_job(self, job: Job) -> None:
         """Takes in a request and reserves room for its first window."""
@@ -135,7 +135,7 @@ class FairQueue:
     def plan(self, device: int, room: Callable[[Lane], int]) -> list[Item]:
         """What a batch on this device would hold now, at most `room(lane)` items of one lane; takes nothing."""
         self._promote_aged()
-        first = next((job for job in self._in_order() if device < len(job.lane.runtimes)), None)
+        first = next((job for job in self._in_order() if self._may_run(device, job.lane)), None)
         if first is None:
             return []
         lines = [[job for job in turns if job.lane is first.lane] for turns in self._turns.values()]
@@ -168,6 +168,15 @@ class FairQueue:
             self.waiting[job.lane] -= len(left)
             job.waiting.clear()
         return left
+
+    def _may_run(self, device: int, lane: Lane) -> bool:
+        """Whether a worker may take this lane's windows; for one that only makes ready there must be a crowd.
+
+        Where few wait, a batch that lies ready gains little, and a newcomer would wait for it too.
+        """
+        if device < len(lane.runtimes) - lane.ready_workers:
+            return True
+        return device < len(lane.runtimes) <= sum(job.lane is lane for job in self._in_order())
 
     def _in_order(self) -> Iterator[Job]:
         return chain(*self._turns.values())

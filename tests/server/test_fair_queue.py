@@ -130,3 +130,15 @@ def test_where_batching_gains_little_batch_priority_fills_no_interactive_batch(q
     put(queue, lane, "b", 3, "batch")
     put(queue, lane, "A", 1)
     assert [take(queue, 2), take(queue, 2)] == ["A", "bb"]
+
+
+def test_a_worker_that_only_makes_ready_waits_for_a_crowd(queue: FairQueue) -> None:
+    lane = replace(make_lane(*[FakeRuntime(4)] * 3), ready_workers=1)
+    put(queue, lane, "A", 9)
+    put(queue, lane, "B", 9)
+    assert [queue.has_work(device) for device in range(4)] == [True, True, False, False]
+    assert take(queue, device=2) == ""
+    put(queue, lane, "C", 1)
+    assert [queue.has_work(device) for device in range(4)] == [True, True, True, False]
+    assert take(queue, device=2) == "ABCA"
+    assert not queue.has_work(2), "C had its only turn"
