@@ -50,10 +50,11 @@ class Door:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = None
+        answer = self._app
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in DOORS:
-            refusal = await _refusal(Request(scope, receive))
-        answer = self._app if refusal is None else answer_error(refusal, Request(scope, receive))
+            request = Request(scope, receive)
+            if refusal := await _refusal(request):
+                answer = answer_error(refusal, request)
         await answer(scope, receive, send)
 
 

@@ -112,9 +112,8 @@ class _Process:
         for connection in theirs:
             connection.close()
         self._closing = False
-        # The last used comes first: a batch alone always meets the same thread, whose operators have all cores.
-        self._free: queue.LifoQueue[Connection] = queue.LifoQueue()
-        for connection in reversed(ours):
+        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        for connection in ours:
             self._free.put(connection)
         try:
             self.info, self.most_batches = self.ask(open_runtime)
