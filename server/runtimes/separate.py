@@ -175,7 +175,8 @@ def _keep_memory() -> None:
 
 def main() -> None:
     """Opens the runtime that the first message asks for, and runs batches until the connections end."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # for the server, as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the server, which finishes what it has accepted
+        signal.signal(number, signal.SIG_IGN)
     _keep_memory()
     connections = [Connection(int(descriptor)) for descriptor in sys.argv[1:]]
     try:
