@@ -34,7 +34,7 @@ def check_door(request: Request, model_name: str | None, timeout_seconds: float 
     service.check_ready()
     timeout_seconds = timeout_seconds or service.settings.timeout_seconds
     deadline = time.monotonic() + timeout_seconds if timeout_seconds and _is_small(request, service) else None
-    service.engine.begin_reception(service.model(model_name).lane, request.scope["hark.request_id"], deadline)
+    service.engine.begin_reception(service.model(model_name).lane, request.scope["hark.place"], deadline)
     request.scope["hark.let_in"] = True
 
 

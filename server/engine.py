@@ -11,7 +11,6 @@ What it raises is in `engine_errors.py`, what a worker does with a batch in `wor
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ class Engine:
         self._changed = threading.Condition()  # guards the queue, the workers and the flags below
         self._accepting = True
         self._stopping = False
-        self._receiving: Counter[str] = Counter()  # requests whose body is still coming, by id
+        self._receiving: set[object] = set()  # places of requests whose body is still coming
         self._batch_numbers = number_batches()
         self._workers: list[Worker] = []
         self._idle: set[Worker] = set()
@@ -107,20 +106,22 @@ class Engine:
         with self._changed:
             self._pass_door(lane, deadline)
 
-    def begin_reception(self, lane: Lane, request_id: str, deadline: float | None = None) -> None:
+    def begin_reception(self, lane: Lane, place: object, deadline: float | None = None) -> None:
         """Passes `check_room`, and holds a place among the requests while a body is received; `admit` takes it over.
+
+        `place` is any object that is this request's alone.
 
         Raises: as `check_room`.
         """
         self.check_workers()
         with self._changed:
             self._pass_door(lane, deadline)
-            self._receiving[request_id] += 1
+            self._receiving.add(place)
 
-    def end_reception(self, request_id: str) -> None:
+    def end_reception(self, place: object) -> None:
         """Gives the place back, if the request still holds it."""
         with self._changed:
-            self._end_reception(request_id)
+            self._receiving.discard(place)
 
     def admit(
         self,
@@ -128,6 +129,7 @@ class Engine:
         deadline: float | None = None,
         request_id: str = "",
         priority: Priority = "interactive",
+        place: object = None,
     ) -> Job:
         """Opens a request, with room reserved for its first window; later windows are never refused.
 
@@ -138,7 +140,7 @@ class Engine:
         """
         job = Job(lane, deadline, request_id, priority)
         with self._changed:
-            self._end_reception(request_id)
+            self._receiving.discard(place)
             self._refuse_or_pass(job)
             self._queue.add_job(job)
             self._start_workers(len(lane.runtimes))
@@ -149,17 +151,13 @@ class Engine:
             raise EngineClosedError("the server is shutting down; send the request to another replica")
         self._refuse_or_pass(Job(lane, deadline, ""))
 
-    def _end_reception(self, request_id: str) -> None:
-        if request_id in self._receiving:
-            self._receiving -= Counter([request_id])  # forgets it at 0
-
     def _refuse_or_pass(self, job: Job) -> None:
         if self._stopping:
             raise EngineClosedError("the server has stopped; send the request to another replica")
         if self._queue.audio_seconds + job.lane.window_seconds > self.limits.queue_audio_seconds:
             wait = self._predicted_wait_seconds()
             raise QueueFullError(f"the queue is full; the estimated wait is {wait:.1f} s", wait, "full")
-        if len(self._queue.jobs) + self._receiving.total() >= self.limits.requests:
+        if len(self._queue.jobs) + len(self._receiving) >= self.limits.requests:
             wait = self._predicted_wait_seconds()
             raise QueueFullError(f"{self.limits.requests} requests are already being answered", wait, "full")
         ahead = self._queue.seconds_before_newcomer(job.priority)

@@ -83,6 +83,7 @@ class FairQueue:
 
     def __init__(self) -> None:
         self.jobs: set[Job] = set()
+        # Windows by lane. At 0 `-=` forgets the lane, and with it the memory of a model that is served no more.
         self.waiting: Counter[Lane] = Counter()
         self._reserved: Counter[Lane] = Counter()
         # Requests with waiting items; the leftmost of each has the next turn.
@@ -165,7 +166,7 @@ class FairQueue:
         left = list(job.waiting)
         if left:
             self._leave_line(job)
-            self.waiting[job.lane] -= len(left)
+            self.waiting -= Counter({job.lane: len(left)})
             job.waiting.clear()
         return left
 
@@ -174,7 +175,7 @@ class FairQueue:
 
         Where few wait, a batch that lies ready gains little, and a newcomer would wait for it too.
         """
-        if device < len(lane.runtimes) - lane.ready_workers:
+        if device < len(lane.runtimes) - lane.runtime.ready_batches:
             return True
         return device < len(lane.runtimes) <= sum(job.lane is lane for job in self._in_order())
 
@@ -198,7 +199,7 @@ class FairQueue:
             is_late = job.is_late
             for item in [item for item in job.waiting if is_late or item.future.cancelled()]:
                 job.waiting.remove(item)
-                self.waiting[job.lane] -= 1
+                self.waiting -= Counter({job.lane: 1})
                 if item.future.set_running_or_notify_cancel():
                     late.append(item)
             if not job.waiting:
@@ -215,7 +216,7 @@ class FairQueue:
         """Takes an item from the head of its request's line; the request goes to the end of its priority's turns."""
         job = item.job
         job.waiting.remove(item)  # the first
-        self.waiting[job.lane] -= 1
+        self.waiting -= Counter({job.lane: 1})
         self._leave_line(job)
         if job.waiting:
             self._turns[job.priority].append(job)
@@ -228,7 +229,7 @@ class FairQueue:
 
     def _end_reservation(self, job: Job) -> None:
         if job.reserves:
-            self._reserved[job.lane] -= 1
+            self._reserved -= Counter({job.lane: 1})
             job.reserves = False
 
 

@@ -110,9 +110,16 @@ def open_tagger(request: Request, upload: Upload, query: TagQuery) -> UploadTagg
         grid = choose_grid(model, query.window_seconds, query.hop_seconds)
         failure.pop_all()
     timeout_seconds = query.timeout_seconds or service.settings.timeout_seconds
-    request_id: str = request.scope["hark.request_id"]
     return UploadTagger(
-        service, upload, model, grid, timeout_seconds, request_id, priority=query.priority, channels=query.channels
+        service,
+        upload,
+        model,
+        grid,
+        timeout_seconds,
+        request_id=request.scope["hark.request_id"],
+        priority=query.priority,
+        channels=query.channels,
+        place=request.scope["hark.place"],
     )
 
 

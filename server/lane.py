@@ -16,8 +16,6 @@ class Lane:
 
     Workers that share a device, for a runtime of several batches at a time, find the same one in their places.
 
-    The last `ready_workers` of them have no core of their own: their batches lie ready until one is free.
-
     Windows of at most `window_samples` go in, at most `batch_windows` at once; logits of `classes` come out.
     """
 
@@ -28,7 +26,6 @@ class Lane:
     classes: int
     batch_windows: int
     cost: CostModel = field(default_factory=CostModel)
-    ready_workers: int = 0
     _budgets: dict[int, BatchBudget] = field(default_factory=dict)
 
     @property

@@ -43,7 +43,8 @@ class Metrics:
             "hark_runtime_refused", "Runtimes that could not serve a model, so another one does.", "model", "runtime"
         )
         self.device_memory_bytes = self._gauge(
-            "hark_device_memory_bytes", "Memory held on the device (on a CPU: the process's resident memory)."
+            "hark_device_memory_bytes",
+            "Memory held on the device (on a CPU: the server's resident memory).",
         )
         self.model_info = self._gauge(
             "hark_model_info",

@@ -51,7 +51,7 @@ class RequestMiddleware:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, context: TraceContext | None) -> None:
         request_id = choose_request_id(scope)
-        scope = {**scope, "hark.request_id": request_id}
+        scope = {**scope, "hark.request_id": request_id, "hark.place": object()}
         ids = [(b"x-request-id", request_id.encode())]
         if context is not None:
             ids.append((b"traceparent", context.header))
@@ -83,7 +83,7 @@ class RequestMiddleware:
                     raise
                 await answer_error(error, Request(scope))(scope, receive, send_with_ids)
             finally:
-                self._service.engine.end_reception(request_id)
+                self._service.engine.end_reception(scope["hark.place"])
                 self._record(scope, status, time.perf_counter() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:

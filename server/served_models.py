@@ -32,7 +32,6 @@ from server.runtime_choice import (
 )
 from server.runtimes.base import Runtime, RuntimeInfo
 from server.runtimes.fake import FakeRuntime
-from server.runtimes.separate import AHEAD, SeparateRuntime
 from server.serving_errors import (
     ModelSettingsError,
     RuntimeDriftError,
@@ -210,7 +209,6 @@ def _serve(checkpoint: Checkpoint, runtimes: Sequence[Runtime], device: str, set
         sample_rate=config.features.sample_rate,
         classes=len(checkpoint.labels),
         batch_windows=_batch_windows(config, device, settings),
-        ready_workers=AHEAD if isinstance(runtimes[0], SeparateRuntime) else 0,
     )
     places = [place for place, runtime in enumerate(runtimes) if runtime not in runtimes[:place]]  # each runtime once
     difference = max(

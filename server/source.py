@@ -16,7 +16,7 @@ from server.runtimes.base import Runtime
 from server.runtimes.exported import Export, read_export
 from server.runtimes.onnx_runtime import OnnxRuntime
 from server.runtimes.openvino_runtime import OpenVinoRuntime
-from server.runtimes.separate import AHEAD, SeparateRuntime
+from server.runtimes.separate import SeparateRuntime
 from server.runtimes.tensorrt_runtime import TensorRtRuntime
 from server.runtimes.torch_runtime import TorchRuntime, open_torch
 from server.serving_errors import RuntimeUnavailableError
@@ -73,7 +73,7 @@ class Source:
                 return runtime
             threads, weights = torch.get_num_threads(), checkpoint.weights_sha256
             opening = partial(open_torch, self.folder, device, candidate.precision, threads, weights)
-            return SeparateRuntime(runtime, opening, runtime.most_batches + AHEAD)
+            return SeparateRuntime(runtime, opening)
         check_device(candidate, device)
         if self.described.config.backbone not in EXPORTABLE:
             raise RuntimeUnavailableError(

@@ -109,6 +109,7 @@ class UploadTagger:
         request_id: str = "",
         priority: Priority = "interactive",
         channels: Channels = "mixed",
+        place: object = None,
     ) -> None:
         self.timings = Timings()
         self.model = model
@@ -116,6 +117,7 @@ class UploadTagger:
         self.own = service.own_classes.of(model.checkpoint)  # the same for all of the upload
         self._service = service
         self._priority: Priority = priority
+        self._place = place
         self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         settings = service.settings
         max_channels = settings.max_channels if channels == "split" else None
@@ -127,7 +129,9 @@ class UploadTagger:
     async def __aenter__(self) -> Self:
         """Raises: QueueFullError, EngineClosedError."""
         try:
-            self._job = self._service.engine.admit(self.model.lane, self._deadline, self.request_id, self._priority)
+            self._job = self._service.engine.admit(
+                self.model.lane, self._deadline, self.request_id, self._priority, self._place
+            )
         except BaseException:
             self._service.run_soon(self._reader.close)
             raise

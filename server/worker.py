@@ -140,10 +140,12 @@ class Worker:
             else:
                 self._retry_or_fail(batch, error)
             return
-        lane.cost.observe(len(batch), time.monotonic() - started)
+        finished = time.monotonic()
+        lane.cost.observe(len(batch), finished - started)
         lane.budget(self.device).grow(len(batch))
-        self._measure(batch, result, started)
-        self._answer(batch, result, started)
+        began = finished - result.features_seconds - result.inference_seconds  # until then it waited, ready, for a core
+        self._measure(batch, result, began)
+        self._answer(batch, result, began)
 
     def _retry_or_fail(self, batch: list[Item], error: Exception) -> None:
         lane, request_ids = batch[0].job.lane, [item.job.request_id for item in batch]
@@ -166,20 +168,20 @@ class Worker:
             if wanted := _without_late(part):
                 self._run(wanted, *lane.pad([item.waveform for item in wanted]))
 
-    def _answer(self, batch: list[Item], result: BatchResult, started: float) -> None:
+    def _answer(self, batch: list[Item], result: BatchResult, began: float) -> None:
         number = next(self._batch_numbers)
         for item, logits, embedding in zip(batch, result.logits, result.embeddings, strict=True):
             if np.isfinite(logits).all() and np.isfinite(embedding).all():
-                timing = (started - item.submitted, result.features_seconds, result.inference_seconds)
+                timing = (began - item.submitted, result.features_seconds, result.inference_seconds)
                 item.future.set_result(ItemResult(logits, embedding, *timing, number))
             else:
                 log.error("the answer is not finite", model=item.job.lane.model, request_ids=[item.job.request_id])
                 item.future.set_exception(InferenceFailedError("the answer is not finite"))
 
-    def _measure(self, batch: list[Item], result: BatchResult, started: float) -> None:
+    def _measure(self, batch: list[Item], result: BatchResult, began: float) -> None:
         model, sample_rate, metrics = batch[0].job.lane.model, batch[0].job.lane.sample_rate, self._metrics
         for item in batch:
-            metrics.stage_seconds.labels(model, "queue").observe(started - item.submitted)
+            metrics.stage_seconds.labels(model, "queue").observe(began - item.submitted)
         metrics.stage_seconds.labels(model, "features").observe(result.features_seconds)
         metrics.stage_seconds.labels(model, "inference").observe(result.inference_seconds)
         metrics.batch_windows.labels(model).observe(len(batch))

@@ -52,7 +52,12 @@ class Runtime(Protocol):
 
     @property
     def most_batches(self) -> int:
-        """How many batches gain from running side by side."""
+        """How many batches gain from being there side by side, the ready ones included."""
+        ...
+
+    @property
+    def ready_batches(self) -> int:
+        """How many of them only lie ready until a core is free."""
         ...
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:

@@ -50,6 +50,7 @@ class ExportedRuntime:
     """Computes log-mel in torch on the device, and leaves the network to `_infer`, which subclasses give."""
 
     most_batches = 1  # these libraries keep threads of their own for one batch
+    ready_batches = 0
 
     def __init__(self, export: Export, features: LogMel, device: str) -> None:
         self._device = torch.device(device)

@@ -15,7 +15,7 @@ class FakeRuntime:
     `death` is raised once; `calls` keeps the size of every batch.
     """
 
-    most_batches = 1
+    most_batches, ready_batches = 1, 0
 
     def __init__(
         self,

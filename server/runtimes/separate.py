@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from server.runtimes.base import BatchResult, DeviceLostError, ProcessEndedError, Runtime, RuntimeInfo
+from server.runtimes.base import BatchResult, DeviceLostError, ProcessEndedError, Runtime
 
 log = structlog.get_logger()
 
@@ -35,7 +35,6 @@ Open = Callable[[], Runtime]
 """Opens the runtime in the other process; it is pickled: a function of a module, with its arguments."""
 
 CLOSE_SECONDS = 5.0
-AHEAD = 1  # batches that lie ready in the process for a core to be free
 NICENESS = 5  # whoever answers requests comes first: refusals are quick while all cores tag
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
@@ -47,19 +46,19 @@ class _GoneError(Exception):
 class SeparateRuntime:
     """A runtime `here` for batches alone, and for batches side by side what `open_runtime` opens in another process.
 
-    At most `connections` batches go there at a time. When the process ends, another is started and its batches fail;
-    the engine then tries their halves again.
+    Of its batches some lie ready there for a core to be free. When the process ends, another is started and its batches
+    fail; the engine then tries their halves again.
     """
 
-    def __init__(self, here: Runtime, open_runtime: Open, connections: int) -> None:
+    ready_batches = 1
+
+    def __init__(self, here: Runtime, open_runtime: Open) -> None:
         """Raises: what `open_runtime` raises; DeviceLostError where the process ends before the runtime is open."""
-        self._here = here
-        self._open_runtime, self._connections = open_runtime, connections
+        self.info, self.most_batches = here.info, here.most_batches + self.ready_batches
+        self._here, self._open_runtime = here, open_runtime
         self._changing = threading.Lock()
         self._closed = False
-        self._process = _Process(open_runtime, connections)
-        self.info: RuntimeInfo = self._process.info
-        self.most_batches: int = self._process.most_batches
+        self._process = _Process(open_runtime, self.most_batches)
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         """As any runtime's. Raises: ProcessEndedError too, and DeviceLostError where another process cannot start."""
@@ -87,14 +86,14 @@ class SeparateRuntime:
             if self._process is ended and not self._closed:
                 log.error("the process that tags has ended, and is started anew", code=code)
                 try:
-                    self._process = _Process(self._open_runtime, self._connections)
+                    self._process = _Process(self._open_runtime, self.most_batches)
                 except Exception as error:
                     raise DeviceLostError(f"the process that tags cannot be started anew: {error}") from error
         return code
 
 
 class _Process:
-    """One process, its connections, and what it says of the runtime that it has opened."""
+    """One process with a runtime, and its connections: as many as batches may be there at a time."""
 
     def __init__(self, open_runtime: Open, connections: int) -> None:
         ours, theirs = zip(*(Pipe() for _ in range(connections)), strict=True)
@@ -116,7 +115,7 @@ class _Process:
         for connection in ours:
             self._free.put(connection)
         try:
-            self.info, self.most_batches = self.ask(open_runtime)
+            self.ask(open_runtime)
         except _GoneError as error:
             raise DeviceLostError(f"the process that tags ended with code {self.kill()} as it started") from error
         except BaseException:
@@ -190,7 +189,7 @@ def main() -> None:
     os.nice(NICENESS)
     running = threading.Semaphore(runtime.most_batches)
     with suppress(OSError):
-        connections[0].send((True, (runtime.info, runtime.most_batches + AHEAD)))
+        connections[0].send((True, None))
     threads = [threading.Thread(target=_serve, args=(connection, runtime, running)) for connection in connections]
     for thread in threads:
         thread.start()

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from model.backbones.mamba import MambaMixer
 from model.checkpoint import Checkpoint, CheckpointError, load
-from model.cpu_threads import end_team
 from model.precision import Precision, to_precision
 from model.selective_scan import default_implementation
 from server.runtimes.base import BatchResult, DeviceLostError, DeviceOutOfMemoryError, RuntimeInfo
@@ -26,6 +25,8 @@ class TorchRuntime:
     On a CPU of few cores batches run side by side, a core each, and wait for nobody, where one on all cores waits at
     the end of every operator. Measured with aum-tiny on two cores: 191 windows a second against 151.
     """
+
+    ready_batches = 0
 
     def __init__(self, checkpoint: Checkpoint, device: str, precision: str = "float32") -> None:
         self._device = torch.device(device)
@@ -95,9 +96,7 @@ def open_torch(folder: Path, device: str, precision: str, threads: int, weights_
     checkpoint = load(folder, device)
     if checkpoint.weights_sha256 != weights_sha256:
         raise CheckpointError(f"the weights in {folder} are not those that were there; load the model again")
-    runtime = TorchRuntime(checkpoint, device, precision)
-    end_team()  # loading is done; from now on batches run, in other threads
-    return runtime
+    return TorchRuntime(checkpoint, device, precision)
 
 
 def _use_threads(count: int) -> None:

@@ -163,7 +163,7 @@ def open_loop(url: str, rate: float, seconds: float, body: bytes, query: str, cl
                 client.close()
                 return replies
             time.sleep(max(0.0, moment - time.perf_counter()))
-            replies.append(client.post(body, query))
+            replies.append(client.post(body, query, moment))
 
     with ThreadPoolExecutor(clients) as pool:
         return [reply for replies in pool.map(run, range(clients)) for reply in replies]

@@ -329,18 +329,19 @@ def test_times_and_counts_reach_the_result_and_the_metrics(engine: Engine) -> No
 def test_uploads_that_are_still_coming_count_among_the_requests() -> None:
     engine = make_engine(requests=1)
     lane = make_lane(FakeRuntime(4))
-    engine.begin_reception(lane, "first")
+    first, second, stalls = object(), object(), object()
+    engine.begin_reception(lane, first)
     with pytest.raises(QueueFullError):
-        engine.begin_reception(lane, "second")
+        engine.begin_reception(lane, second)
     with pytest.raises(QueueFullError):
-        engine.admit(lane, request_id="second")
-    job = engine.admit(lane, request_id="first")  # takes its own place
-    engine.end_reception("first")
+        engine.admit(lane, place=second)
+    job = engine.admit(lane, place=first)  # takes its own place
+    engine.end_reception(first)
     with pytest.raises(QueueFullError):
         engine.check_room(lane)
     engine.release(job)
-    engine.begin_reception(lane, "stalls")
-    engine.end_reception("stalls")
+    engine.begin_reception(lane, stalls)
+    engine.end_reception(stalls)
     assert engine.submit(engine.admit(lane), window()).result(10)
     engine.stop(0)
 

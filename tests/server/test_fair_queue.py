@@ -133,7 +133,9 @@ def test_where_batching_gains_little_batch_priority_fills_no_interactive_batch(q
 
 
 def test_a_worker_that_only_makes_ready_waits_for_a_crowd(queue: FairQueue) -> None:
-    lane = replace(make_lane(*[FakeRuntime(4)] * 3), ready_workers=1)
+    runtime = FakeRuntime(4)
+    runtime.ready_batches = 1
+    lane = make_lane(*[runtime] * 3)
     put(queue, lane, "A", 9)
     put(queue, lane, "B", 9)
     assert [queue.has_work(device) for device in range(4)] == [True, True, False, False]
@@ -142,3 +144,13 @@ def test_a_worker_that_only_makes_ready_waits_for_a_crowd(queue: FairQueue) -> N
     assert [queue.has_work(device) for device in range(4)] == [True, True, True, False]
     assert take(queue, device=2) == "ABCA"
     assert not queue.has_work(2), "C had its only turn"
+
+
+def test_a_model_that_is_served_no_more_is_forgotten(queue: FairQueue) -> None:
+    lane = make_lane(FakeRuntime(4))
+    put(queue, lane, "A", 1)
+    left, cancelled = put(queue, lane, "B", 2), put(queue, lane, "C", 1)
+    cancelled.waiting[0].future.cancel()
+    queue.remove_job(left)
+    assert take(queue) == "A"
+    assert (queue.waiting, queue._reserved) == ({}, {})

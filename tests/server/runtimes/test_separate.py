@@ -16,7 +16,7 @@ import torch
 from model.checkpoint import Checkpoint, CheckpointError, load
 from model.registry import find_checkpoint
 from server.runtimes.base import DeviceLostError, DeviceOutOfMemoryError
-from server.runtimes.separate import AHEAD, ProcessEndedError, SeparateRuntime
+from server.runtimes.separate import ProcessEndedError, SeparateRuntime
 from server.runtimes.torch_runtime import TorchRuntime, open_torch
 from tests.server.runtimes.scripted import Scripted, open_never, open_scripted
 
@@ -25,7 +25,7 @@ WAVEFORMS, LENGTHS = np.zeros((2, 100), np.float32), np.array([100, 50])
 
 @pytest.fixture
 def scripted() -> Iterator[SeparateRuntime]:
-    runtime = SeparateRuntime(Scripted(3), open_scripted, connections=4)
+    runtime = SeparateRuntime(Scripted(3), open_scripted)
     yield runtime
     runtime.close()
 
@@ -47,14 +47,14 @@ def test_it_answers_as_the_runtime_does_here() -> None:
     lengths = np.array([waveforms.shape[1], waveforms.shape[1] // 2])
     here = TorchRuntime(checkpoint, "cpu")
     opening = partial(open_torch, folder, "cpu", "float32", torch.get_num_threads(), checkpoint.weights_sha256)
-    there = SeparateRuntime(here, opening, connections=2)
+    there = SeparateRuntime(here, opening)
     try:
         expected, answer = here.run(waveforms, lengths), there.run(waveforms, lengths, 2)
     finally:
         there.close()
     assert np.allclose(answer.logits, expected.logits, atol=1e-4)
     assert np.allclose(answer.embeddings, expected.embeddings, atol=1e-4)
-    assert (there.info, there.most_batches) == (here.info, here.most_batches + AHEAD)
+    assert (there.info, there.most_batches) == (here.info, here.most_batches + there.ready_batches)
 
 
 def test_a_batch_alone_runs_here(scripted: SeparateRuntime) -> None:
@@ -108,7 +108,7 @@ def test_a_thread_that_dies_there_leaves_nobody_waiting(scripted: SeparateRuntim
 
 
 def test_no_more_batches_share_the_cores_than_run_there(scripted: SeparateRuntime) -> None:
-    assert scripted.run(WAVEFORMS, LENGTHS, Scripted.most_batches + AHEAD).logits[0, 1] == Scripted.most_batches
+    assert scripted.run(WAVEFORMS, LENGTHS, scripted.most_batches).logits[0, 1] == Scripted.most_batches
 
 
 def test_other_weights_than_those_that_were_checked_are_not_served() -> None:
@@ -126,7 +126,7 @@ def test_other_weights_than_those_that_were_checked_are_not_served() -> None:
 )
 def test_one_that_cannot_be_opened_says_why(opening: Callable[[], Scripted], kind: type, words: str) -> None:
     with pytest.raises(kind, match=words):
-        SeparateRuntime(Scripted(3), opening, connections=1)
+        SeparateRuntime(Scripted(3), opening)
 
 
 def test_ctrl_c_and_sigterm_leave_the_process_to_the_server(scripted: SeparateRuntime) -> None:
@@ -137,11 +137,11 @@ def test_ctrl_c_and_sigterm_leave_the_process_to_the_server(scripted: SeparateRu
 
 
 def test_closing_lets_a_batch_finish_and_ends_the_process() -> None:
-    runtime = SeparateRuntime(Scripted(3), open_scripted, connections=2)
+    runtime = SeparateRuntime(Scripted(3), open_scripted)
     process = runtime._process._process
     with ThreadPoolExecutor(1) as pool:
         batch = pool.submit(runtime.run, told(4), LENGTHS, 2)
-        while runtime._process._free.qsize() > 1:  # the batch is there
+        while runtime._process._free.qsize() > 3:  # the batch is there
             time.sleep(0.01)
         runtime.close()
         assert len(batch.result().logits) == 2
@@ -155,7 +155,7 @@ def test_it_ends_with_the_server_however_that_ends() -> None:
     script = (
         "import os; from server.runtimes.separate import SeparateRuntime; "
         "from tests.server.runtimes.scripted import open_scripted; "
-        "SeparateRuntime(open_scripted(), open_scripted, 1); os.kill(os.getpid(), 9)"
+        "SeparateRuntime(open_scripted(), open_scripted); os.kill(os.getpid(), 9)"
     )
     # Both hold the pipe of this output: it ends when they have.
     ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60, check=False)
