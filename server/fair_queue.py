@@ -18,7 +18,7 @@ Plain data, no lock: the engine holds its own around every call.
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -85,7 +85,7 @@ class FairQueue:
         self.jobs: set[Job] = set()
         # Windows by lane. At 0 `-=` forgets the lane, and with it the memory of a model that is served no more.
         self.waiting: Counter[Lane] = Counter()
-        self._reserved: Counter[Lane] = Counter()
+        self._reserved: dict[Priority, Counter[Lane]] = {"interactive": Counter(), "batch": Counter()}
         # Requests with waiting items; the leftmost of each has the next turn.
         self._turns: dict[Priority, deque[Job]] = {"interactive": deque(), "batch": deque()}
         self._newcomers_first = True  # alternates, so that those who wait longer are never passed over twice
@@ -105,13 +105,11 @@ class FairQueue:
 
         That is one window of every interactive request; for batch priority all of theirs, and one of every other.
         """
-        counts: Counter[Lane] = Counter()
-        for job in self.jobs:
-            windows = len(job.waiting) + job.reserves
-            if priority == "batch" and job.priority == "interactive":
-                counts[job.lane] += windows
-            elif job.priority == priority:
-                counts[job.lane] += min(windows, 1)
+        counts = Counter(job.lane for job in self._turns[priority]) + self._reserved[priority]
+        if priority == "batch":
+            for job in self._turns["interactive"]:
+                counts[job.lane] += len(job.waiting)
+            counts += self._reserved["interactive"]
         return _predict(counts)
 
     def has_work(self, device: int) -> bool:
@@ -121,7 +119,7 @@ class FairQueue:
     def add_job(self, job: Job) -> None:
         """Takes in a request and reserves room for its first window."""
         self.jobs.add(job)
-        self._reserved[job.lane] += 1
+        self._reserved[job.priority][job.lane] += 1
 
     def push(self, item: Item) -> None:
         """Puts an item at the end of its request's line."""
@@ -139,18 +137,24 @@ class FairQueue:
         first = next((job for job in self._in_order() if self._may_run(device, job.lane)), None)
         if first is None:
             return []
-        lines = [[job for job in turns if job.lane is first.lane] for turns in self._turns.values()]
+        lane, windows = first.lane, room(first.lane)
+        lines = [[*islice(_of(lane, turns), windows)] for turns in self._turns.values()]  # more have no turn in it
         items: Iterator[Item] = chain(_in_turn(lines[0], once=True), _in_turn(lines[1]))
-        if first.lane.cost.is_linear and lines[0]:
-            newcomers = [job for job in lines[0] if job.is_newcomer] if self._newcomers_first else []
-            items = _in_turn(newcomers or lines[0], once=True)
-        return list(islice(items, room(first.lane)))
+        if lane.cost.is_linear and lines[0]:
+            newcomers = (job for job in _of(lane, self._turns["interactive"]) if job.is_newcomer)
+            favoured = [*islice(newcomers, windows)] if self._newcomers_first else []
+            items = _in_turn(favoured or lines[0], once=True)
+        return list(islice(items, windows))
 
     def take(self, device: int, room: Callable[[Lane], int]) -> tuple[list[Item], list[Item]]:
-        """Takes the planned batch; and, apart, every item that is late. Items whose caller left are dropped."""
-        late = self._sweep()
+        """Takes the planned batch; and, apart, items found late as their turn came. Whose caller left is dropped."""
         batch: list[Item] = []
+        late: list[Item] = []
         planned = self.plan(device, room)
+        while useless := {item.job for item in planned if item.job.is_late or item.future.cancelled()}:
+            for job in useless:
+                late += self._sweep(job)
+            planned = self.plan(device, room)
         self._newcomers_first = not self._passes_over(planned)
         for item in planned:
             self._remove_first(item)
@@ -177,13 +181,14 @@ class FairQueue:
         """
         if device < len(lane.runtimes) - lane.runtime.ready_batches:
             return True
-        return device < len(lane.runtimes) <= sum(job.lane is lane for job in self._in_order())
+        crowd = len(lane.runtimes)
+        return device < crowd == len([*islice(_of(lane, self._in_order()), crowd)])
 
     def _in_order(self) -> Iterator[Job]:
         return chain(*self._turns.values())
 
     def _counts(self) -> Counter[Lane]:
-        return self.waiting + self._reserved
+        return sum(self._reserved.values(), self.waiting)
 
     def _passes_over(self, planned: list[Item]) -> bool:
         """Whether newcomers alone are taken while others of their lane wait longer."""
@@ -192,19 +197,16 @@ class FairQueue:
         lanes = {item.job.lane for item in planned}
         return any(job.lane in lanes and not job.is_newcomer for job in self._turns["interactive"])
 
-    def _sweep(self) -> list[Item]:
-        """Takes out what nobody can use any more, and returns what is late, whose callers are to be told."""
-        late: list[Item] = []
-        for job in list(self._in_order()):
-            is_late = job.is_late
-            for item in [item for item in job.waiting if is_late or item.future.cancelled()]:
-                job.waiting.remove(item)
-                self.waiting -= Counter({job.lane: 1})
-                if item.future.set_running_or_notify_cancel():
-                    late.append(item)
-            if not job.waiting:
-                self._leave_line(job)
-        return late
+    def _sweep(self, job: Job) -> list[Item]:
+        """Takes out what nobody can use any more, and returns what is late, whose caller is to be told."""
+        is_late = job.is_late
+        useless = [item for item in job.waiting if is_late or item.future.cancelled()]
+        for item in useless:
+            job.waiting.remove(item)
+        self.waiting -= Counter({job.lane: len(useless)})
+        if not job.waiting:
+            self._leave_line(job)
+        return [item for item in useless if item.future.set_running_or_notify_cancel()]
 
     def _promote_aged(self) -> None:
         """Gives a turn among the interactive requests to those that had none for long; the longest wait is leftmost."""
@@ -229,8 +231,12 @@ class FairQueue:
 
     def _end_reservation(self, job: Job) -> None:
         if job.reserves:
-            self._reserved -= Counter({job.lane: 1})
+            self._reserved[job.priority] -= Counter({job.lane: 1})
             job.reserves = False
+
+
+def _of(lane: Lane, jobs: Iterable[Job]) -> Iterator[Job]:
+    return (job for job in jobs if job.lane is lane)
 
 
 def _in_turn(jobs: Sequence[Job], once: bool = False) -> Iterator[Item]:

@@ -153,4 +153,5 @@ def test_a_model_that_is_served_no_more_is_forgotten(queue: FairQueue) -> None:
     cancelled.waiting[0].future.cancel()
     queue.remove_job(left)
     assert take(queue) == "A"
-    assert (queue.waiting, queue._reserved) == ({}, {})
+    assert not queue.waiting
+    assert not any(queue._reserved.values())
