@@ -1,5 +1,6 @@
 """What the serving benchmark sends: clips, single requests, closed and open loops of clients, and a server's memory."""
 
+import asyncio
 import io
 import os
 import random
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import httptools
 import numpy as np
 import soundfile
+import uvloop
 
 RATE = 16_000
 PATIENCE_SECONDS = 600
@@ -65,9 +67,9 @@ class Client:
         self._keep = keep
         self._socket: socket.socket | None = None
 
-    def post(self, body: bytes | Path, query: str = "", scheduled: float | None = None) -> Reply:
-        """Sends a sound to `/classify`; seconds count from when it was `scheduled`, by default from now."""
-        started = time.perf_counter() if scheduled is None else scheduled
+    def post(self, body: bytes | Path, query: str = "") -> Reply:
+        """Sends a sound to `/classify`."""
+        started = time.perf_counter()
         try:
             if self._socket is None:
                 host, _, port = self._address.rpartition(":")
@@ -82,14 +84,13 @@ class Client:
 
     def _exchange(self, connection: socket.socket, body: bytes | Path, query: str, started: float) -> Reply:
         size = body.stat().st_size if isinstance(body, Path) else len(body)
-        more = "" if self._keep else "Connection: close\r\n"
-        head = f"POST /classify{query} HTTP/1.1\r\nHost: {self._address}\r\nContent-Length: {size}\r\n{more}\r\n"
-        connection.sendall(head.encode())
+        head = _head(self._address, query, size, "" if self._keep else "Connection: close\r\n")
         if isinstance(body, Path):
+            connection.sendall(head)
             with body.open("rb") as file:
                 connection.sendfile(file)
         else:
-            connection.sendall(body)
+            connection.sendall(head + body)
         answer = _Answer()
         while not answer.is_whole:
             data = connection.recv(2**16)
@@ -106,6 +107,10 @@ class Client:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _head(address: str, query: str, size: int, more: str = "") -> bytes:
+    return f"POST /classify{query} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {size}\r\n{more}\r\n".encode()
 
 
 class _Answer:
@@ -148,30 +153,68 @@ def closed_loop(url: str, clients: int, seconds: float, body: bytes, query: str 
         return [reply for replies in pool.map(run, range(clients)) for reply in replies]
 
 
-def open_loop(url: str, rate: float, seconds: float, body: bytes, query: str, clients: int = 256) -> list[Reply]:
-    """Requests at random moments (Poisson), `rate` per second, whatever becomes of those before."""
-    dice, lock = random.Random(0), threading.Lock()
+def open_loop(url: str, rate: float, seconds: float, body: bytes, query: str) -> list[Reply]:
+    """Requests at random moments (Poisson), `rate` per second, whatever becomes of those before.
+
+    One thread and no more for all of them: hundreds would take from the server the cores that they share with it.
+    """
+    return uvloop.run(_send_at(_arrivals(random.Random(0), rate, seconds), urlsplit(url).netloc, body, query))
+
+
+async def _send_at(moments: Iterator[float], address: str, body: bytes, query: str) -> list[Reply]:
+    loop, replies, free = asyncio.get_running_loop(), list[asyncio.Future[Reply]](), list[_Connection]()
+    host, _, port = address.rpartition(":")
+    request = _head(address, query, len(body)) + body
     start = time.perf_counter() + 0.5
-    arrivals = iter(_arrivals(dice, start, rate, seconds))
 
-    def run(_: int) -> list[Reply]:
-        client, replies = Client(url), []
-        while True:
-            with lock:
-                moment = next(arrivals, None)
-            if moment is None:
-                client.close()
-                return replies
-            time.sleep(max(0.0, moment - time.perf_counter()))
-            replies.append(client.post(body, query, moment))
+    async def send(moment: float) -> Reply:
+        while free and free[-1].is_closed:
+            free.pop()
+        try:
+            connection = free.pop() if free else (await loop.create_connection(_Connection, host, int(port)))[1]
+        except OSError:
+            return Reply(-1, moment, time.perf_counter() - moment)
+        answer = await connection.ask(request)
+        seconds = time.perf_counter() - moment
+        if answer is None:
+            return Reply(0, moment, seconds)
+        free.append(connection)
+        return answer.reply(moment, seconds)
 
-    with ThreadPoolExecutor(clients) as pool:
-        return [reply for replies in pool.map(run, range(clients)) for reply in replies]
+    for after in moments:
+        await asyncio.sleep(start + after - time.perf_counter())
+        replies.append(asyncio.ensure_future(send(start + after)))
+    return await asyncio.gather(*replies)
 
 
-def _arrivals(dice: random.Random, start: float, rate: float, seconds: float) -> Iterator[float]:
-    moment = start
-    while (moment := moment + dice.expovariate(rate)) < start + seconds:
+class _Connection(asyncio.Protocol):
+    """One connection of the open loop, kept open until the server closes it."""
+
+    is_closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    async def ask(self, request: bytes) -> "_Answer | None":
+        """Sends a request and waits for its answer; None where the connection ends before it."""
+        self._answer, self._answered = _Answer(), asyncio.get_running_loop().create_future()
+        self._transport.write(request)  # type: ignore[attr-defined]
+        return await self._answered
+
+    def data_received(self, data: bytes) -> None:
+        self._answer.parser.feed_data(data)
+        if self._answer.is_whole:
+            self._answered.set_result(self._answer)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_closed = True
+        if not self._answered.done():
+            self._answered.set_result(None)
+
+
+def _arrivals(dice: random.Random, rate: float, seconds: float) -> Iterator[float]:
+    moment = 0.0
+    while (moment := moment + dice.expovariate(rate)) < seconds:
         yield moment
 
 
