@@ -2,7 +2,6 @@
 
 import copy
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,12 +14,13 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from model.training.recipe import RecipeError, TrainingRecipe
 from model.training.schedules import Plateau
 
-STATE, LOG = "last.pt", "log.jsonl"
+STATE, LOG, LOCK = "last.pt", "log.jsonl", "run.lock"
 
 DAMAGED = "cannot be read: it is damaged, or no state of a run; remove it to begin anew"
 
@@ -96,26 +96,25 @@ def identify(recipe: TrainingRecipe, micro_batch: int, labels: Iterable[str], fi
 def claim_folder(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process; the system lets go of it when the process ends, however that happens.
 
+    The lock file lies in the folder, which may be a mounted one, and stays there: who deletes it while another process
+    waits for it lets two in.
+
     Raises: RecipeError if another process trains there: each would write over the other's state.
     """
-    place = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / LOCK)
     try:
-        _lock(place, folder)
-        yield
-    finally:
-        os.close(place)
-
-
-def _lock(place: int, folder: Path) -> None:
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        lock.acquire(timeout=0)
+    except Timeout as error:
         raise RecipeError(
             f"another process trains in {folder}; stop it, or name another folder for this run"
         ) from error
     except OSError as error:  # some network disks have no locks
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_run(run: Run, identity: str, scaler: Any, folder: Path) -> None:

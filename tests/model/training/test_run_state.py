@@ -1,7 +1,11 @@
 """The state of a run on disk: whole or not at all, and only for the run that it belongs to."""
 
+import errno
+import os
 import pickle
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from model.training.recipe import Machine, RecipeError
 from model.training.run_state import (
@@ -22,6 +27,8 @@ from model.training.run_state import (
     start_run,
 )
 from tests.model.training.tiny_runs import tiny_recipe
+
+ROOT = Path(__file__).parents[3]
 
 
 def _run() -> Run:
@@ -106,12 +113,38 @@ def test_a_damaged_state_is_refused_with_a_remedy(tmp_path: Path) -> None:
         read_state(tmp_path)
 
 
-def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
     """Two that wrote the same state at once left a mixture of both."""
     with claim_folder(tmp_path), pytest.raises(RecipeError, match="another process trains in"), claim_folder(tmp_path):
         pass
     with claim_folder(tmp_path):
-        assert not list(tmp_path.iterdir())
+        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_a_killed_process_lets_go_of_its_folder(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from model.training.run_state import claim_folder\n"
+    code += "with claim_folder(Path(sys.argv[1])):\n print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RecipeError, match=r"another process trains in .*; stop it, or"), claim_folder(tmp_path):
+            pass
+        other.kill()
+    with claim_folder(tmp_path):
+        pass
+
+
+def test_a_disk_without_locks_holds_runs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: refuse(errno.ENOLCK))
+    with claim_folder(tmp_path):
+        pass
+    monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: refuse(errno.EACCES))
+    with pytest.raises(OSError, match="Permission denied"), claim_folder(tmp_path):
+        pass
 
 
 def test_the_order_of_a_stream_binds_what_it_follows_from() -> None:
