@@ -8,6 +8,7 @@ import importlib
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -40,24 +41,41 @@ class UnknownModelError(LookupError):
     """No checkpoint goes by this name, or no backbone does."""
 
 
+def backbone_module(backbone: str) -> ModuleType:
+    """The module where a backbone is defined.
+
+    Raises: UnknownModelError for a backbone that is not in BACKBONES.
+    """
+    if backbone not in BACKBONES:
+        raise UnknownModelError(f"unknown backbone {backbone!r}; known: {', '.join(sorted(BACKBONES))}")
+    return importlib.import_module(BACKBONES[backbone].module)
+
+
+def config_type(backbone: str) -> type[Any]:
+    """The frozen dataclass of a backbone's config.
+
+    Raises: UnknownModelError for a backbone that is not in BACKBONES.
+    """
+    module = backbone_module(backbone)
+    return getattr(module, BACKBONES[backbone].config)
+
+
 def build_network(backbone: str, config: dict[str, Any]) -> nn.Module:
     """Make the network with fresh weights.
 
     Raises: UnknownModelError for a backbone that is not in BACKBONES; ValueError for missing or unknown config fields.
     """
-    if backbone not in BACKBONES:
-        raise UnknownModelError(f"unknown backbone {backbone!r}; known: {', '.join(sorted(BACKBONES))}")
-    place = BACKBONES[backbone]
-    module = importlib.import_module(place.module)
-    config_type = getattr(module, place.config)
-    known = {field.name for field in fields(config_type)}
+    kind = config_type(backbone)
+    known = {field.name for field in fields(kind)}
     if unknown := sorted(set(config) - known):
-        raise ValueError(f"{place.config} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"{kind.__name__} has no field {', '.join(unknown)}; its fields are {', '.join(sorted(known))}"
+        )
     try:
-        typed = config_type(**{name: tuple(v) if isinstance(v, list) else v for name, v in config.items()})
+        typed = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in config.items()})
     except TypeError as error:  # a required field is missing
-        raise ValueError(f"{place.config}: {error}") from error
-    return getattr(module, place.network)(typed)
+        raise ValueError(f"{kind.__name__}: {error}") from error
+    return getattr(backbone_module(backbone), BACKBONES[backbone].network)(typed)
 
 
 def bundled_models() -> list[str]:

@@ -1,6 +1,5 @@
 """Where a network's weights start: random, another checkpoint, a run's state, or ImageNet's."""
 
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from model.convert.deit import initialise_from_deit
 from model.convert.reading import read_source
 from model.convert.vim import initialise_from_vim
 from model.labels import LabelSet
-from model.registry import BACKBONES, UnknownModelError, build_network, find_checkpoint
+from model.registry import UnknownModelError, backbone_module, build_network, find_checkpoint
 from model.training.recipe import RecipeError, TrainingRecipe
 from model.training.run_state import STATE, kept_weights, read_state
 
@@ -133,7 +132,7 @@ def fit_weights(backbone: str, state: dict[str, Tensor], source: Any, target: An
 
     Raises: ValueError if the two differ in size.
     """
-    module = importlib.import_module(BACKBONES[backbone].module)
+    module = backbone_module(backbone)
     if hasattr(module, "fit_state"):
         return module.fit_state(state, source, target)
     return module.resize_state(state, source, target) if hasattr(module, "resize_state") else state

@@ -3,7 +3,6 @@
 Everything that can be found wrong is found before a sound is decoded, and everything else before the first step.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import nn
 from model.checkpoint import CheckpointConfig
 from model.features import FeatureConfig, LogMel
 from model.labels import LabelSet
-from model.registry import BACKBONES, UnknownModelError, build_network
+from model.registry import UnknownModelError, build_network, config_type
 from model.training.batches import Feed, Finish, Share
 from model.training.clips import Clip, ManifestError
 from model.training.hardware import Fabric, check_share, open_fabric
@@ -134,7 +133,8 @@ def check_recipe(recipe: TrainingRecipe, labels: LabelSet | None = None) -> Chec
     """
     classes = len(labels) if labels is not None else getattr(recipe, "classes", 0) or 1
     try:
-        _check_sizes(recipe.backbone, network_config(recipe, classes))
+        # Strictly, for build_network takes values of any type, at which torch would wonder later.
+        build(config_type(recipe.backbone), network_config(recipe, classes), "backbone_config")
         features = FeatureConfig(**recipe.features)
         config = CheckpointConfig(
             name=recipe.name,
@@ -153,12 +153,6 @@ def check_recipe(recipe: TrainingRecipe, labels: LabelSet | None = None) -> Chec
     if labels is not None and getattr(recipe, "classes", 0) not in (0, len(labels)):
         raise RecipeError(f"the recipe is for {recipe.classes} classes, the data has {len(labels)} labels")  # type: ignore[attr-defined]
     return config
-
-
-def _check_sizes(backbone: str, config: dict[str, Any]) -> None:
-    """Raises: FieldError for a name or a type that the backbone's config has not, where torch would wonder later."""
-    if place := BACKBONES.get(backbone):
-        build(getattr(importlib.import_module(place.module), place.config), config, "backbone_config")
 
 
 def _check_fit(recipe: TrainingRecipe, features: FeatureConfig, network: nn.Module) -> None:

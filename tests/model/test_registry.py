@@ -11,6 +11,7 @@ from model.registry import (
     UnknownModelError,
     build_network,
     bundled_models,
+    config_type,
     find_checkpoint,
 )
 
@@ -34,11 +35,14 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
 def test_an_unknown_backbone_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownModelError, match="aum"):
         build_network("resnet", {})
+    with pytest.raises(UnknownModelError, match="aum"):
+        config_type("resnet")
 
 
 def test_every_backbone_is_where_the_registry_says() -> None:
-    for backbone in BACKBONES.values():
+    for name, backbone in BACKBONES.items():
         path = Path(*backbone.module.split(".")).with_suffix(".py")
         source = (Path(__file__).parents[2] / path).read_text()
         assert f"class {backbone.network}" in source
         assert f"class {backbone.config}" in source
+        assert config_type(name).__name__ == backbone.config
