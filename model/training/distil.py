@@ -21,6 +21,11 @@ class Teachers:
         self._columns = [[checkpoint.labels.mids.index(mid) for mid in labels.mids] for checkpoint in checkpoints]
         self._same_front_end = [checkpoint.config.features == features for checkpoint in checkpoints]
 
+    @property
+    def weights_sha256(self) -> list[str]:
+        """The checksum of each one's weights."""
+        return [checkpoint.weights_sha256 for checkpoint in self._checkpoints]
+
     @torch.no_grad()
     def teach(self, batch: Batch) -> Taught:
         """The mean scores of a batch."""

@@ -84,6 +84,7 @@ def _plan(bench: Workbench) -> Plan:
         finish=partial(_teach, teachers, bench.fabric.autocast) if teachers else None,
         judge=partial(Measure, recipe, bench.features),
         watched=recipe.best_by,
+        teachers=dict(zip(recipe.teachers, teachers.weights_sha256, strict=True)) if teachers else {},
     )
 
 

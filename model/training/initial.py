@@ -1,6 +1,5 @@
 """Where a network's weights start: random, another checkpoint, a run's state, or ImageNet's."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from model.convert.reading import read_source
 from model.convert.vim import initialise_from_vim
 from model.labels import LabelSet
 from model.registry import UnknownModelError, backbone_module, build_network, find_checkpoint
+from model.training.identity import recipe_and_mids
 from model.training.recipe import RecipeError, TrainingRecipe
 from model.training.run_state import STATE, kept_weights, read_state
 
@@ -84,7 +84,7 @@ def find_start(name: str) -> Start | Path:
 
 def _run_start(folder: Path) -> Start:
     state = read_state(folder)
-    recipe, mids, _ = json.loads(state["identity"])
+    recipe, mids = recipe_and_mids(state["identity"])
     config = dict(recipe["backbone_config"])
     config |= {"classes": 0, "pretraining": True} if recipe["task"] == "pretrain" else {"classes": len(mids)}
     kept = kept_weights(state, recipe["keep"])
@@ -92,7 +92,7 @@ def _run_start(folder: Path) -> Start:
     if not kept:
         raise RecipeError(f"initial: {folder} has finished {done}, and no keep: {recipe['keep']} weights yet")
     unfinished = f", which has finished {done}" if state["epoch"] < recipe["epochs"] else ""
-    return Start(recipe["backbone"], config, kept, tuple(mids), unfinished)
+    return Start(recipe["backbone"], config, kept, mids, unfinished)
 
 
 def _from_images(network: nn.Module, path: Path) -> str:

@@ -20,6 +20,7 @@ from model.training.averages import add_to_mean, follow
 from model.training.batches import EpochRandom, Feed
 from model.training.clips import ManifestError
 from model.training.hardware import Fabric
+from model.training.identity import Identity
 from model.training.losses import Batch
 from model.training.progress import Curves, Display
 from model.training.recipe import RecipeError, TrainingRecipe
@@ -49,7 +50,7 @@ class Loop:
     """Trains a run to its last epoch; its state and log go to `folder`."""
 
     def __init__(
-        self, recipe: TrainingRecipe, task: Task, run: Run, fabric: Fabric, folder: Path, identity: str
+        self, recipe: TrainingRecipe, task: Task, run: Run, fabric: Fabric, folder: Path, identity: Identity
     ) -> None:
         self._recipe, self._task, self._run, self._fabric = recipe, task, run, fabric
         self._folder, self._identity = folder, identity

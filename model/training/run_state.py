@@ -2,11 +2,10 @@
 
 import copy
 import errno
-import hashlib
 import json
 import os
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,18 +16,13 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
+from model.training.identity import Identity, check_same
 from model.training.recipe import RecipeError, TrainingRecipe
 from model.training.schedules import Plateau
 
 STATE, LOG, LOCK = "last.pt", "log.jsonl", "run.lock"
 
 DAMAGED = "cannot be read: it is damaged, or no state of a run; remove it to begin anew"
-
-UNBINDING = ("about", "machine", "save_steps", "save_minutes", "reading", "workers")
-"""Recipe fields that may differ when a run goes on, for they change no number."""
-
-STREAM_ORDER = ("machine", "reading", "workers")
-"""Those of them that must not with reading: stream, whose order of clips follows from them."""
 
 
 @dataclass
@@ -84,14 +78,6 @@ def start_run(network: nn.Module, optimizer: torch.optim.Optimizer, recipe: Trai
     return Run(network, average, optimizer, main=main)
 
 
-def identify(recipe: TrainingRecipe, micro_batch: int, labels: Iterable[str], files: Iterable[str]) -> str:
-    """What makes a run this run and no other: the recipe, the labels and the clips."""
-    unbinding = set(UNBINDING) - set(STREAM_ORDER if recipe.reading == "stream" else ())
-    fixed = {name: value for name, value in asdict(recipe).items() if name not in unbinding}
-    clips = hashlib.sha256("\n".join(files).encode()).hexdigest()
-    return json.dumps([{**fixed, "micro_batch": micro_batch}, list(labels), clips])
-
-
 @contextmanager
 def claim_folder(folder: Path) -> Iterator[None]:
     """Hold a run's folder for this process; the system lets go of it when the process ends, however that happens.
@@ -117,14 +103,15 @@ def claim_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def save_run(run: Run, identity: str, scaler: Any, folder: Path) -> None:
+def save_run(run: Run, identity: Identity, scaler: Any, folder: Path) -> None:
     """Write the state of a run, and its log; whatever happens, the state before stays until the new one is whole.
 
     Raises: OSError if the disk refuses.
     """
     state = {name: getattr(run, name) for name in PLAIN}
     state |= {
-        "identity": identity,
+        "identity": identity.text,
+        "checksums": dict(identity.checksums),
         "network": run.network.state_dict(),
         "average": run.average.state_dict() if run.average is not None else {},
         "optimizer": run.optimizer.state_dict(),
@@ -135,18 +122,15 @@ def save_run(run: Run, identity: str, scaler: Any, folder: Path) -> None:
     write_log(run, folder)
 
 
-def resume_run(run: Run, identity: str, scaler: Any, folder: Path, device: torch.device | str) -> bool:
+def resume_run(run: Run, identity: Identity, scaler: Any, folder: Path, device: torch.device | str) -> bool:
     """Go on from a saved state; tells whether there was one.
 
-    Raises: RecipeError if it belongs to another recipe, other labels or other clips, or cannot be read.
+    Raises: RecipeError if it belongs to another run (`check_same`), or cannot be read.
     """
     if not (folder / STATE).exists():
         return False
     state = read_state(folder, device)
-    if state["identity"] != identity:
-        raise RecipeError(
-            f"{folder} holds a run of another recipe, other labels or other clips; name another folder for this one"
-        )
+    check_same(state, identity, folder)
     run.network.load_state_dict(state["network"])
     run.optimizer.load_state_dict(state["optimizer"])
     if run.average is not None:

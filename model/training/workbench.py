@@ -3,8 +3,8 @@
 Everything that can be found wrong is found before a sound is decoded, and everything else before the first step.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from model.registry import UnknownModelError, build_network, config_type
 from model.training.batches import Feed, Finish, Share
 from model.training.clips import Clip, ManifestError
 from model.training.hardware import Fabric, check_share, open_fabric
+from model.training.identity import identify
 from model.training.initial import initialise, start_at_priors
 from model.training.loop import Loop, Task
 from model.training.metrics import counts_in_esc50
 from model.training.optimizers import make_optimizer
 from model.training.recipe import PretrainRecipe, Recipe, RecipeError, TrainingRecipe
-from model.training.run_state import Run, identify, start_run
+from model.training.run_state import Run, start_run
 from model.training.sampling import label_counts
 from model.training.sounds import Parts, Place, Sounds, open_sounds, read_parts
 from model.training.strict import build
@@ -45,7 +46,8 @@ class Workbench:
 class Plan:
     """What distinguishes one kind of training: the objective, what it adds to a batch, how a network is judged.
 
-    `judge` makes, of the validation sounds, what measures a network.
+    `judge` makes, of the validation sounds, what measures a network; `teachers` gives the checksum of each teacher's
+    weights.
     """
 
     objective: nn.Module
@@ -53,6 +55,7 @@ class Plan:
     judge: Callable[[Sounds], Callable[[nn.Module], dict[str, float]]]
     watched: str
     lower_is_better: bool = False
+    teachers: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_recipe(
@@ -102,7 +105,7 @@ def _train(
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
     feed = Feed(recipe, bench.features, training, share, plan.finish)
     task = Task(plan.objective, feed, plan.judge(validation), plan.watched, plan.lower_is_better)
-    identity = identify(recipe, feed.size, bench.labels.mids, (clip.file.name for clip in training.clips))
+    identity = identify(recipe, feed.size, bench.labels.mids, training.clips, validation.clips, plan.teachers)
     Loop(recipe, task, run, fabric, folder, identity).train(say, tensorboard)
     return run
 

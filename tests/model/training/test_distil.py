@@ -6,28 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import checkpoint
-from model.checkpoint import Checkpoint, CheckpointConfig
 from model.features import FeatureConfig
 from model.labels import LabelSet
-from model.registry import build_network
 from model.training.distil import Teachers, hear, load_teachers
 from model.training.losses import Batch
 from model.training.recipe import RecipeError
-from tests.model.training.tiny_runs import AUM, FBANK, tiny_recipe
+from tests.model.training.tiny_runs import FBANK, LABELS, save_teacher, tiny_recipe
 
-LABELS = LabelSet.from_mids(["/m/06mb1", "/m/0bt9lr"])
 MORE = LabelSet.from_mids(["/m/0bt9lr", "/m/09x0r", "/m/06mb1"])
-
-
-def _save(folder: Path, labels: LabelSet, seed: int = 0, **features: object) -> Checkpoint:
-    torch.manual_seed(seed)
-    front = FeatureConfig(**{**FBANK, **features})
-    shape = {**AUM, "mels": front.mels, "frames": front.frames, "classes": len(labels)}
-    config = CheckpointConfig("teacher", "aum", shape, front, 0.3, 0.3)
-    state = build_network("aum", shape).state_dict()
-    checkpoint.save(folder, config, state, labels, checkpoint.golden_waveform(config), "# teacher")
-    return checkpoint.load(folder)
 
 
 def _batch(features: torch.nn.Module) -> Batch:
@@ -37,7 +23,7 @@ def _batch(features: torch.nn.Module) -> Batch:
 
 
 def test_scores_are_the_mean_of_the_teachers_for_the_students_labels(tmp_path: Path) -> None:
-    teachers = [_save(tmp_path / "a", LABELS), _save(tmp_path / "b", MORE, seed=1)]
+    teachers = [save_teacher(tmp_path / "a", LABELS), save_teacher(tmp_path / "b", MORE, seed=1)]
     batch = _batch(teachers[0].features)
     taught = Teachers(teachers, LABELS, teachers[0].config.features).teach(batch)
     first, second = teachers[0].network(batch.log_mel), teachers[1].network(batch.log_mel)[:, [2, 0]]
@@ -47,8 +33,8 @@ def test_scores_are_the_mean_of_the_teachers_for_the_students_labels(tmp_path: P
 
 
 def test_a_teacher_with_another_front_end_hears_the_same_sound_with_the_same_masks(tmp_path: Path) -> None:
-    teacher = _save(tmp_path / "a", LABELS, mels=16, frames=30)
-    own = _save(tmp_path / "b", LABELS)
+    teacher = save_teacher(tmp_path / "a", LABELS, mels=16, frames=30)
+    own = save_teacher(tmp_path / "b", LABELS)
     batch = _batch(own.features)
     assert torch.allclose(hear(teacher, batch), teacher.features(batch.waveforms, batch.lengths))
     hidden = torch.zeros(3, 32, 32, dtype=torch.bool)
@@ -61,8 +47,8 @@ def test_a_teacher_with_another_front_end_hears_the_same_sound_with_the_same_mas
 
 
 def test_teachers_that_cannot_teach_this_are_refused(tmp_path: Path) -> None:
-    _save(tmp_path / "few", LabelSet.from_mids(["/m/0bt9lr"]))
-    _save(tmp_path / "good", LABELS)
+    save_teacher(tmp_path / "few", LabelSet.from_mids(["/m/0bt9lr"]))
+    save_teacher(tmp_path / "good", LABELS)
     recipe = tiny_recipe(distil_share=0.5, teachers=(str(tmp_path / "good"),))
     front = FeatureConfig(**FBANK)
     assert load_teachers(recipe, LABELS, front, "cpu") is not None

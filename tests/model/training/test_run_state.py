@@ -8,18 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 
-from model.training.recipe import Machine, RecipeError
+from model.training.identity import Identity
+from model.training.recipe import RecipeError
 from model.training.run_state import (
     Run,
     claim_folder,
-    identify,
     kept_weights,
     read_state,
     resume_run,
@@ -29,6 +28,7 @@ from model.training.run_state import (
 from tests.model.training.tiny_runs import tiny_recipe
 
 ROOT = Path(__file__).parents[3]
+ME = Identity("me", {"training": "a1"})
 
 
 def _run() -> Run:
@@ -53,9 +53,9 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
     run.optimizer.step()
     run.step, run.epoch_step, run.losses, run.random = 7, 3, [0.5], [torch.get_rng_state()]
     run.mean, run.mean_count, run.plateau.best = {"w": torch.ones(1)}, 2, 0.25
-    save_run(run, "me", None, tmp_path)
+    save_run(run, ME, None, tmp_path)
     other = _run()
-    assert resume_run(other, "me", None, tmp_path, "cpu")
+    assert resume_run(other, ME, None, tmp_path, "cpu")
     assert torch.equal(other.network.weight, run.network.weight)
     assert (other.step, other.epoch_step, other.losses, other.mean_count) == (7, 3, [0.5], 2)
     assert other.plateau == run.plateau
@@ -66,35 +66,48 @@ def test_a_run_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_sentence_and_the_state_before_stays(tmp_path: Path) -> None:
     run = _run()
-    save_run(run, "me", None, tmp_path)
+    save_run(run, ME, None, tmp_path)
     before = (tmp_path / "last.pt").read_bytes()
     with (
         _full_disk(500),
         pytest.raises(OSError, match=r"could not be saved .* the state saved before it is kept") as caught,
     ):
-        save_run(run, "me", None, tmp_path)
+        save_run(run, ME, None, tmp_path)
     assert caught.value.filename == str(tmp_path / "last.pt")
     assert (tmp_path / "last.pt").read_bytes() == before
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["last.pt", "log.jsonl"]
     (tmp_path / "empty").mkdir()
     with _full_disk(500), pytest.raises(OSError, match="nothing was saved before it"):
-        save_run(run, "me", None, tmp_path / "empty")
+        save_run(run, ME, None, tmp_path / "empty")
 
 
 def test_another_runs_state_and_a_broken_one_are_refused(tmp_path: Path) -> None:
     run = _run()
-    assert not resume_run(run, "me", None, tmp_path, "cpu")
-    save_run(run, "me", None, tmp_path)
+    assert not resume_run(run, ME, None, tmp_path, "cpu")
+    save_run(run, ME, None, tmp_path)
     with pytest.raises(RecipeError, match="another recipe, other labels or other clips"):
-        resume_run(run, "you", None, tmp_path, "cpu")
+        resume_run(run, Identity("you"), None, tmp_path, "cpu")
     with pytest.raises(RecipeError, match="no state of a run"):
         read_state(tmp_path / "nowhere")
+
+
+def test_a_state_keeps_the_checksums_and_an_older_one_gets_them(tmp_path: Path) -> None:
+    """States saved before there were checksums go on; from their next save on they are bound by them."""
+    run = _run()
+    save_run(run, Identity("me"), None, tmp_path)
+    older = read_state(tmp_path)
+    del older["checksums"]
+    torch.save(older, tmp_path / "last.pt")
+    assert resume_run(run, ME, None, tmp_path, "cpu")
+    save_run(run, ME, None, tmp_path)
+    with pytest.raises(RecipeError, match="labels of the clips to train on have changed"):
+        resume_run(run, Identity("me", {"training": "b2"}), None, tmp_path, "cpu")
 
 
 def test_a_damaged_state_is_refused_with_a_remedy(tmp_path: Path) -> None:
     """Torch compares no checksum, and answers other files with KeyError or the advice to read them unsafely."""
     run = _run()
-    save_run(run, "me", None, tmp_path)
+    save_run(run, ME, None, tmp_path)
     path = tmp_path / "last.pt"
     whole = path.read_bytes()
     damaged = [whole[:-300], b"", b"hello world", bytes(1000), pickle.dumps({"identity": 1})]
@@ -145,24 +158,6 @@ def test_a_disk_without_locks_holds_runs_too(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: refuse(errno.EACCES))
     with pytest.raises(OSError, match="Permission denied"), claim_folder(tmp_path):
         pass
-
-
-def test_the_order_of_a_stream_binds_what_it_follows_from() -> None:
-    """It follows from the workers and the processes, so a run that went on with others repeated or missed clips."""
-    recipe = tiny_recipe(reading="stream")
-    first = identify(recipe, 8, ["a"], ["1.wav"])
-    assert identify(replace(recipe, save_steps=5), 8, ["a"], ["1.wav"]) == first
-    others = [replace(recipe, workers=3), replace(recipe, reading="files"), replace(recipe, machine=Machine(devices=2))]
-    assert all(identify(other, 8, ["a"], ["1.wav"]) != first for other in others)
-
-
-def test_what_changes_no_number_may_change_between_stops() -> None:
-    recipe = tiny_recipe()
-    first = identify(recipe, 8, ["a"], ["1.wav"])
-    assert identify(replace(recipe, save_steps=5, workers=3, about={"a": "b"}), 8, ["a"], ["1.wav"]) == first
-    others = [(replace(recipe, seed=5), 8, ["a"], ["1.wav"]), (recipe, 4, ["a"], ["1.wav"])]
-    others += [(recipe, 8, ["b"], ["1.wav"]), (recipe, 8, ["a"], ["2.wav"])]
-    assert all(identify(*other) != first for other in others)
 
 
 def test_the_kept_weights_are_the_recipes_choice() -> None:

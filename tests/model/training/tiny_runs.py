@@ -6,7 +6,13 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 
+from model import checkpoint
+from model.checkpoint import Checkpoint, CheckpointConfig
+from model.features import FeatureConfig
+from model.labels import LabelSet
+from model.registry import build_network
 from model.training.recipe import PretrainRecipe, Recipe
 
 FBANK = {"kind": "fbank", "mels": 32, "frames": 32, "mean": -6.0, "std": 5.0}
@@ -59,6 +65,20 @@ def _common(epochs: int) -> dict[str, Any]:
         "low_pass_share": 0.0,
         "precision": "float32",
     }
+
+
+LABELS = LabelSet.from_mids(["/m/06mb1", "/m/0bt9lr"])
+
+
+def save_teacher(folder: Path, labels: LabelSet = LABELS, seed: int = 0, **features: Any) -> Checkpoint:
+    """An untrained tagger of the corpus's sounds, with whatever front end."""
+    torch.manual_seed(seed)
+    front = FeatureConfig(**{**FBANK, **features})
+    shape = {**AUM, "mels": front.mels, "frames": front.frames, "classes": len(labels)}
+    config = CheckpointConfig("teacher", "aum", shape, front, 0.3, 0.3)
+    state = build_network("aum", shape).state_dict()
+    checkpoint.save(folder, config, state, labels, checkpoint.golden_waveform(config), "# teacher")
+    return checkpoint.load(folder)
 
 
 def quiet(_: str) -> None:
