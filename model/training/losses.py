@@ -66,29 +66,23 @@ def supervised_loss(
     logits: Tensor, wanted: Tensor, kind: str, softmax_share: float, counted: Tensor | None = None
 ) -> Tensor:
     """The recipe's loss of logits (B, C) against targets (B, C); cells where `counted` is 0 have no binary part."""
-    if kind == "bce":
-        return functional.binary_cross_entropy_with_logits(logits, wanted, weight=counted)
     shares = wanted / wanted.sum(1, keepdim=True).clamp(min=1e-6)  # a clip without labels adds nothing
-    if kind == "cross_entropy":
-        return -(shares * logits.log_softmax(1)).sum(1).mean()
-    return _blend(logits, wanted, shares, softmax_share, counted)
-
-
-def tagging_loss(logits: Tensor, wanted: Tensor, softmax_share: float) -> Tensor:
-    """Binary cross-entropy summed over the classes, blended with cross-entropy over them; both (B, C), mean over B."""
-    return supervised_loss(logits, wanted, "blend", softmax_share)
+    return _loss(logits, wanted, shares, kind, softmax_share, counted)
 
 
 def taught_loss(logits: Tensor, taught: Taught, kind: str, softmax_share: float) -> Tensor:
     """The same loss with the teachers' scores as targets."""
+    return _loss(logits, taught.scores, taught.shares, kind, softmax_share, None)
+
+
+def _loss(
+    logits: Tensor, scores: Tensor, shares: Tensor, kind: str, softmax_share: float, counted: Tensor | None
+) -> Tensor:
+    """Loss "bce" against scores, averaged over the classes; "cross_entropy" against shares; or their "blend"."""
     if kind == "bce":
-        return functional.binary_cross_entropy_with_logits(logits, taught.scores)
+        return functional.binary_cross_entropy_with_logits(logits, scores, weight=counted)
     if kind == "cross_entropy":
-        return -(taught.shares * logits.log_softmax(1)).sum(1).mean()
-    return _blend(logits, taught.scores, taught.shares, softmax_share, None)
-
-
-def _blend(logits: Tensor, scores: Tensor, shares: Tensor, softmax_share: float, counted: Tensor | None) -> Tensor:
+        return -(shares * logits.log_softmax(1)).sum(1).mean()
     each = functional.binary_cross_entropy_with_logits(logits, scores, weight=counted, reduction="none").sum(1)
     if not softmax_share:
         return each.mean()

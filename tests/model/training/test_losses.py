@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from model.backbones.ssam_model import draw_mask, reconstruction_loss
 from model.registry import build_network
-from model.training.losses import Batch, JointObjective, Reconstruction, Tagging, Taught, supervised_loss, tagging_loss
+from model.training.losses import Batch, JointObjective, Reconstruction, Tagging, Taught, supervised_loss
 from tests.model.training.tiny_runs import AUM, SSAM, SSAST, tiny_pretraining, tiny_recipe
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]])
@@ -23,9 +23,9 @@ def test_bce_is_the_mean_over_classes_and_cross_entropy_torchs() -> None:
 def test_the_blend_sums_over_classes_and_shares_out() -> None:
     bce = functional.binary_cross_entropy_with_logits(LOGITS, WANTED) * 3
     ce = functional.cross_entropy(LOGITS, torch.tensor([0, 1]))
-    assert torch.allclose(tagging_loss(LOGITS, WANTED, 0.0), bce)
-    assert torch.allclose(tagging_loss(LOGITS, WANTED, 0.25), 0.75 * bce + 0.25 * ce)
-    assert torch.allclose(tagging_loss(LOGITS, torch.zeros(2, 3), 1.0), torch.zeros(()))
+    assert torch.allclose(supervised_loss(LOGITS, WANTED, "blend", 0.0), bce)
+    assert torch.allclose(supervised_loss(LOGITS, WANTED, "blend", 0.25), 0.75 * bce + 0.25 * ce)
+    assert torch.allclose(supervised_loss(LOGITS, torch.zeros(2, 3), "blend", 1.0), torch.zeros(()))
 
 
 @pytest.mark.parametrize("kind", ["bce", "blend"])
