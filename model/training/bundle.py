@@ -84,7 +84,16 @@ def _measured(recipe: TrainingRecipe, measured: dict[str, float]) -> str:
         return "Nothing was held out: the network was trained on all clips."
     rows = "\n".join(f"| {MEASURES.get(name, name)} | {value:.3f} |" for name, value in measured.items())
     return (
-        f"Held out from training: fold {recipe.validation_fold} of the clips that have folds, a tenth of the recording "
-        f"groups of the others.\n{KEPT[recipe.keep]} A label without a clip there does not count.\n\n"
-        f"| measure | value |\n|---|---|\n{rows}"
+        f"Held out from training: {_held_out(recipe)}.\n{KEPT[recipe.keep]} "
+        f"A label without a clip there does not count.\n\n| measure | value |\n|---|---|\n{rows}"
+    )
+
+
+def _held_out(recipe: TrainingRecipe) -> str:
+    """What `sounds.read_parts` validates on, which may also be a corpus of its own with any recipe."""
+    if not recipe.validation_fold:
+        return "a corpus of its own"
+    return (
+        f"fold {recipe.validation_fold} of the clips that have folds, {recipe.validation_share:.0%} of the recording "
+        "groups of the others"
     )

@@ -70,7 +70,16 @@ def test_a_run_becomes_a_checkpoint_whose_card_says_what_was_measured(
     bundle(recipe, tmp_path / "run", used_labels(read_manifest(manifest)), tmp_path / "tiny")
     card = checkpoint.load(tmp_path / "tiny").card
     assert ("Nothing was held out" in card) == (fold == 0)
+    assert ("fold 4 of the clips that have folds, 10% of the recording groups" in card) == (fold == 4)
     assert "nan" not in card
+
+
+def test_a_card_does_not_speak_of_a_fold_where_another_corpus_was_held_out(manifest: Path, tmp_path: Path) -> None:
+    """It said: fold 0 of the clips that have folds."""
+    recipe = replace(tiny_recipe(1), validation_fold=0)
+    finetune(recipe, Place(manifest, validation=manifest), tmp_path / "run", quiet)
+    bundle(recipe, tmp_path / "run", used_labels(read_manifest(manifest)), tmp_path / "tiny")
+    assert "Held out from training: a corpus of its own." in checkpoint.load(tmp_path / "tiny").card
 
 
 def test_a_cross_entropy_run_becomes_a_checkpoint_with_softmax_scores(manifest: Path, tmp_path: Path) -> None:
