@@ -19,7 +19,8 @@ from torch import Generator, Tensor
 from model.features import LogMel
 from model.labels import LabelSet
 from model.training import augment
-from model.training.data import Clip, targets
+from model.training.clips import Clip
+from model.training.data import targets
 from model.training.losses import Batch
 from model.training.recipe import TrainingRecipe
 from model.training.sampling import draw, sampling_weights

@@ -20,19 +20,6 @@ from model.training.ahead import map_ahead
 from model.training.bad_files import BadFiles
 from model.training.clips import Clip, ClipError, ManifestError, read_clip
 
-__all__ = [
-    "Clip",
-    "ManifestError",
-    "clips_of",
-    "load_waveforms",
-    "read_manifest",
-    "read_rows",
-    "require_labels",
-    "split",
-    "targets",
-    "used_labels",
-]
-
 PARTS = ("", "training", "validation", "testing")
 
 

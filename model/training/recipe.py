@@ -120,15 +120,8 @@ class TrainingRecipe:
         )
         not_negative = (
             *("micro_batch", "weight_decay", "gradient_norm", "validation_fold", "mean_epochs", "workers"),
-            *(
-                "measure_steps",
-                "save_steps",
-                "save_minutes",
-                "gain_decibels",
-                "warp_frames",
-                "mask_mels",
-                "mask_frames",
-            ),
+            *("measure_steps", "save_steps", "save_minutes", "gain_decibels"),
+            *("warp_frames", "mask_mels", "mask_frames"),
         )
         self.check(("seed",), lambda value: abs(value) < 10**13, "a number of at most 13 digits")
         self.check(above_zero, lambda value: value > 0, "above 0")

@@ -54,20 +54,8 @@ class Run:
 
 
 PLAIN = (
-    *(
-        "epoch",
-        "step",
-        "epoch_step",
-        "seconds",
-        "measured",
-        "losses",
-        "random",
-        "mean",
-        "mean_count",
-        "best",
-        "best_value",
-    ),
-    "history",
+    *("epoch", "step", "epoch_step", "seconds", "measured", "losses", "random"),
+    *("mean", "mean_count", "best", "best_value", "history"),
 )
 """Fields of a Run that are saved as they are."""
 
