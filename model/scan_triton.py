@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.torch_operator import torch_operator
-from model.triton_kernels import scan_gradients, scan_stretch
+from model.triton_kernels import scan_ends, scan_gradients, scan_stretch
 
 CHUNK = 64
 """Steps between the states that are kept for the backward pass."""
@@ -105,20 +105,19 @@ def _scan_op(
     ends = u.new_empty((batch, stretches, A.shape[1], width), dtype=torch.float32) if stretches > 1 else None
     totals = u.new_empty((batch, stretches, width), dtype=torch.float32) if stretches > 1 else None
     grid = (_count(width, CHANNELS), batch, stretches)
+    sizes = (width, width, length, steps)
+    options: dict[str, Any] = {**_state_blocks(A), "SOFTPLUS": delta_softplus, "REVERSE": reverse}
+    options |= {"STRETCHES": stretches, "CHANNELS": CHANNELS, "num_warps": 1}
+    if stretches > 1:
+        taken = (u, delta, None, B, None, None)
+        scan_ends[grid](taken, _strides(*taken), rates, bias, ends, totals, *sizes, **options)
     signals = (u, delta, z, B, C, out)
-    for first_pass in (True, False) if stretches > 1 else (False,):
-        scan_stretch[grid](
-            *(signals, _strides(*signals), rates, skip, bias, ends, totals),
-            *(states if keep_states and not first_pass else None, width, width, length, steps),
-            **_state_blocks(A),
-            SOFTPLUS=delta_softplus,
-            REVERSE=reverse,
-            FIRST_PASS=first_pass,
-            STRETCHES=stretches,
-            CHUNK=CHUNK,
-            CHANNELS=CHANNELS,
-            num_warps=1,
-        )
+    scan_stretch[grid](
+        *(signals, _strides(*signals), rates, skip, bias, ends, totals, states if keep_states else None),
+        *sizes,
+        **options,
+        CHUNK=CHUNK,
+    )
     return out, states
 
 

@@ -49,8 +49,82 @@ def _at(strides, sequence, channel, t):
     return sequence * strides[0] + channel * strides[1] + t * strides[2]
 
 
+@triton.jit
+def _load_or_zeros(vector, place, mask):
+    return tl.zeros(place.shape, tl.float32) if vector is None else tl.load(vector + place, mask=mask, other=0)
+
+
+@triton.jit
+def _load_steps(tensors, strides, sequence, channel, n, turn, width, length, N: tl.constexpr, REVERSE: tl.constexpr):
+    """Of STEPS_AT_ONCE steps from `turn` on, delta, u, z, B and C: a tuple of values each, empty where one is None."""
+    u, delta, z, B, C, _ = tensors
+    raws, signals, gates, Bs, Cs = (), (), (), (), ()
+    for i in tl.static_range(STEPS_AT_ONCE):
+        t = length - 1 - turn - i if REVERSE else turn + i
+        here, there = channel < tl.where(turn + i < length, width, 0), n < tl.where(turn + i < length, N, 0)
+        raws = raws + (tl.load(delta + _at(strides[1], sequence, channel, t), mask=here, other=0),)
+        signals = signals + (tl.load(u + _at(strides[0], sequence, channel, t), mask=here, other=0),)
+        Bs = Bs + (tl.load(B + _at(strides[3], sequence, n, t), mask=there, other=0),)
+        if C is not None:
+            Cs = Cs + (tl.load(C + _at(strides[4], sequence, n, t), mask=there, other=0),)
+        if z is not None:
+            gates = gates + (tl.load(z + _at(strides[2], sequence, channel, t), mask=here, other=0),)
+    return raws, signals, gates, Bs, Cs
+
+
+@triton.jit
+def _advance(h, a, step, signal, b):
+    """The states (N, D) one step later; a (N, D), step and signal (D,), b (N,)."""
+    return tl.exp2(a * step[None, :]) * h + b.to(tl.float32)[:, None] * (step * signal)[None, :]
+
+
 # The alignment of `row` is kept from the compiler, which would else give each thread four channels and a part of the
 # states: every step would then end in shuffles between threads.
+@triton.jit(do_not_specialize_on_alignment=("row",))
+def scan_ends(
+    tensors,
+    strides,
+    A,
+    bias,
+    ends,
+    totals,
+    row,
+    width,
+    length,
+    stretch_steps,
+    N: tl.constexpr,
+    N_BLOCK: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    REVERSE: tl.constexpr,
+    STRETCHES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """First pass over one stretch of steps: what it makes of a state of zero, for CHANNELS channels of one sequence.
+
+    Arguments as `scan_stretch` has them, but only u, delta and B of the tensors are not None. Writes the end state to
+    ends (Bsz, stretches, N, D) and the sum of the step sizes to totals (Bsz, stretches, D).
+    """
+    sequence, stretch = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    n = tl.arange(0, N_BLOCK)
+    real = channel < width
+    h_place, h_real = n[:, None] * row + channel[None, :], (n < N)[:, None] & real[None, :]
+    a = tl.load(A + h_place, mask=h_real, other=0) * _LOG2E
+    shift = _load_or_zeros(bias, channel, real)
+    h, total = tl.zeros((N_BLOCK, CHANNELS), tl.float32), tl.zeros((CHANNELS,), tl.float32)
+    first = stretch * stretch_steps
+    for turn in range(first, tl.minimum(first + stretch_steps, length), STEPS_AT_ONCE):
+        raws, signals, _, Bs, _ = _load_steps(tensors, strides, sequence, channel, n, turn, width, length, N, REVERSE)
+        for i in tl.static_range(STEPS_AT_ONCE):
+            here = channel < tl.where(turn + i < length, width, 0)
+            step = _step_size(raws[i], shift, here, SOFTPLUS)
+            h = _advance(h, a, step, signals[i].to(tl.float32), Bs[i])
+            total += step
+    here = sequence * STRETCHES + stretch
+    tl.store(ends + here * N * row + h_place, h, mask=h_real)
+    tl.store(totals + here * width + channel, total, mask=real)
+
+
 @triton.jit(do_not_specialize_on_alignment=("row",))
 def scan_stretch(
     tensors,
@@ -69,30 +143,27 @@ def scan_stretch(
     N_BLOCK: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     REVERSE: tl.constexpr,
-    FIRST_PASS: tl.constexpr,
     STRETCHES: tl.constexpr,
     CHUNK: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Scan one stretch of steps for CHANNELS channels of one sequence.
+    """Second pass, or the only one: scan one stretch of steps for CHANNELS channels of one sequence.
 
     `tensors` are u, delta, z, B, C, out as `selective_scan` has them, z or None, and `strides` their strides; A (N,
-    D) with rows `row` apart, D and bias (D,) or None, all float32. The first pass writes the stretch's end state,
-    started from zero, to ends (Bsz, stretches, N, D) and the sum of its step sizes to totals (Bsz, stretches, D); the
-    second reads them (if there is more than one stretch), writes out and, if `states` (Bsz, chunks, N, D) is given,
-    the state before each chunk of CHUNK steps. Stretches are counted in scanning order.
+    D) with rows `row` apart, D and bias (D,) or None, all float32; ends and totals from `scan_ends`, or None if there
+    is one stretch. Writes out and, if `states` (Bsz, chunks, N, D) is given, the state before each chunk of CHUNK
+    steps. Stretches are counted in scanning order.
     """
-    u, delta, z, B, C, out = tensors
+    z, out = tensors[2], tensors[5]
     sequence, stretch = tl.program_id(1).to(tl.int64), tl.program_id(2)
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     n = tl.arange(0, N_BLOCK)
     real = channel < width
     h_place, h_real = n[:, None] * row + channel[None, :], (n < N)[:, None] & real[None, :]
     a = tl.load(A + h_place, mask=h_real, other=0) * _LOG2E
-    shift = tl.zeros((CHANNELS,), tl.float32) if bias is None else tl.load(bias + channel, mask=real, other=0)
-    skip = tl.zeros((CHANNELS,), tl.float32) if D is None else tl.load(D + channel, mask=real, other=0)
-    h, total = tl.zeros((N_BLOCK, CHANNELS), tl.float32), tl.zeros((CHANNELS,), tl.float32)
-    if not FIRST_PASS and STRETCHES > 1:
+    shift, skip = _load_or_zeros(bias, channel, real), _load_or_zeros(D, channel, real)
+    h = tl.zeros((N_BLOCK, CHANNELS), tl.float32)
+    if STRETCHES > 1:
         for earlier in range(stretch):
             before = sequence * STRETCHES + earlier
             passed = tl.load(totals + before * width + channel, mask=real, other=0)
@@ -102,33 +173,19 @@ def scan_stretch(
         if states is not None and turn % CHUNK == 0:
             kept = sequence * tl.cdiv(length, CHUNK) + turn // CHUNK
             tl.store(states + kept * N * row + h_place, h, mask=h_real)
-        raws, signals, gates, Bs, Cs = (), (), (), (), ()
-        for i in tl.static_range(STEPS_AT_ONCE):
-            t = length - 1 - turn - i if REVERSE else turn + i
-            here, there = channel < tl.where(turn + i < length, width, 0), n < tl.where(turn + i < length, N, 0)
-            raws = raws + (tl.load(delta + _at(strides[1], sequence, channel, t), mask=here, other=0),)
-            signals = signals + (tl.load(u + _at(strides[0], sequence, channel, t), mask=here, other=0),)
-            Bs = Bs + (tl.load(B + _at(strides[3], sequence, n, t), mask=there, other=0),)
-            if not FIRST_PASS:
-                Cs = Cs + (tl.load(C + _at(strides[4], sequence, n, t), mask=there, other=0),)
-                if z is not None:
-                    gates = gates + (tl.load(z + _at(strides[2], sequence, channel, t), mask=here, other=0),)
+        raws, signals, gates, Bs, Cs = _load_steps(
+            tensors, strides, sequence, channel, n, turn, width, length, N, REVERSE
+        )
         for i in tl.static_range(STEPS_AT_ONCE):
             t = length - 1 - turn - i if REVERSE else turn + i
             here = channel < tl.where(turn + i < length, width, 0)
             step, signal = _step_size(raws[i], shift, here, SOFTPLUS), signals[i].to(tl.float32)
-            h = tl.exp2(a * step[None, :]) * h + Bs[i].to(tl.float32)[:, None] * (step * signal)[None, :]
-            total += step
-            if not FIRST_PASS:
-                y = tl.sum(h * Cs[i].to(tl.float32)[:, None], axis=0) + skip * signal
-                if z is not None:
-                    gate = gates[i].to(tl.float32)
-                    y *= gate * tl.sigmoid(gate)
-                tl.store(out + _at(strides[5], sequence, channel, t), y.to(out.dtype.element_ty), mask=here)
-    if FIRST_PASS:
-        here = sequence * STRETCHES + stretch
-        tl.store(ends + here * N * row + h_place, h, mask=h_real)
-        tl.store(totals + here * width + channel, total, mask=real)
+            h = _advance(h, a, step, signal, Bs[i])
+            y = tl.sum(h * Cs[i].to(tl.float32)[:, None], axis=0) + skip * signal
+            if z is not None:
+                gate = gates[i].to(tl.float32)
+                y *= gate * tl.sigmoid(gate)
+            tl.store(out + _at(strides[5], sequence, channel, t), y.to(out.dtype.element_ty), mask=here)
 
 
 @triton.jit
@@ -169,11 +226,7 @@ def scan_gradients(
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     column, real = channel[:, None], (channel < width)[:, None]
     place, n_all = tl.arange(0, CHUNK), tl.arange(0, N_BLOCK)[None, :]
-    shift, skip = tl.zeros((CHANNELS, 1), tl.float32), tl.zeros((CHANNELS, 1), tl.float32)
-    if bias is not None:
-        shift = tl.load(bias + column, mask=real, other=0)
-    if D is not None:
-        skip = tl.load(D + column, mask=real, other=0)
+    shift, skip = _load_or_zeros(bias, column, real), _load_or_zeros(D, column, real)
     carry, A_sum = tl.zeros((CHANNELS, N_BLOCK), tl.float32), tl.zeros((CHANNELS, N_BLOCK), tl.float32)
     D_sum, bias_sum = tl.zeros((CHANNELS, 1), tl.float32), tl.zeros((CHANNELS, 1), tl.float32)
     chunks = tl.cdiv(length, CHUNK)

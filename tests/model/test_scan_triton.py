@@ -49,12 +49,15 @@ COMPILE = """
 
     six, strides, f32 = ("*bf16",) * 6, (("i32", "constexpr", "i32"),) * 6, "*fp32"
     numbers = {"N": 16, "N_BLOCK": 16, "SOFTPLUS": True, "REVERSE": True}
-    for first_pass in (True, False):
-        check(
-            triton_kernels.scan_stretch, tensors=six, strides=strides, A=f32, D=f32, bias=f32, ends=f32,
-            totals=f32, states=f32, row="i32", width="i32", length="i32", stretch_steps="i32", **numbers,
-            FIRST_PASS=first_pass, STRETCHES=9, CHUNK=64, CHANNELS=32,
-        )
+    stretches = {"row": "i32", "width": "i32", "length": "i32", "stretch_steps": "i32", **numbers, "STRETCHES": 9}
+    check(
+        triton_kernels.scan_ends, tensors=six, strides=strides, A=f32, bias=f32, ends=f32, totals=f32, **stretches,
+        CHANNELS=32,
+    )
+    check(
+        triton_kernels.scan_stretch, tensors=six, strides=strides, A=f32, D=f32, bias=f32, ends=f32, totals=f32,
+        states=f32, **stretches, CHUNK=64, CHANNELS=32,
+    )
     check(
         triton_kernels.scan_gradients, tensors=six, strides=strides, A=f32, D=f32, bias=f32, states=f32,
         own=(f32,) * 3, shared=(f32,) * 2, sums=(f32,) * 3, width="i32", length="i32", **numbers, CHUNK=64, CHANNELS=4,
