@@ -5,6 +5,7 @@ Modules that import torch are imported where a command needs them, so that `hark
 """
 
 import errno
+import gc
 import json
 import socket
 import sys
@@ -82,12 +83,15 @@ def serve(
 
     What is not given here comes from HARK_* environment variables, then from the settings file (docs/configuration.md).
     """
+    gc.disable()  # what is imported stays; to look through it again and again would take a sixth of the start
     from pydantic import ValidationError
 
     from server.process import serve as serve_until_signal
     from server.settings import Settings
     from server.settings_rules import SettingsFileError
 
+    gc.freeze()
+    gc.enable()
     given: dict[str, Any] = {"host": host, "port": port, "models": model or None, "device": device, "config": config}
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})

@@ -18,7 +18,6 @@ from server.runtimes.onnx_runtime import OnnxRuntime
 from server.runtimes.openvino_runtime import OpenVinoRuntime
 from server.runtimes.separate import SeparateRuntime
 from server.runtimes.tensorrt_runtime import TensorRtRuntime
-from server.runtimes.torch_runtime import TorchRuntime, open_torch
 from server.serving_errors import RuntimeUnavailableError
 
 Load = Callable[[Path, str], Checkpoint]
@@ -67,6 +66,8 @@ class Source:
                 raise RuntimeUnavailableError(
                     "the torch runtime has no int8; openvino and onnx have, for AST and SSAST"
                 )
+            from server.runtimes.torch_runtime import TorchRuntime, open_torch  # with Numba, which exports do not need
+
             checkpoint = self.loaded(device)
             runtime = TorchRuntime(checkpoint, device, candidate.precision)
             if not separate or runtime.most_batches == 1:

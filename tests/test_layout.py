@@ -69,14 +69,14 @@ def _absolute(name: str, node: ast.ImportFrom) -> str:
     return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
 
 
-def closure(name: str) -> set[str]:
-    """Everything that a module imports, directly or not, functions' imports included."""
+def closure(name: str, *, at_load: bool = False) -> set[str]:
+    """Everything that a module imports, directly or not: functions' imports included, or only what loading it does."""
     reached, waiting = set(), [name]
     while waiting:
         module = waiting.pop()
         if module not in reached and module in MODULES:
             reached.add(module)
-            waiting += imports(module)
+            waiting += imports(module, at_load=at_load)
     return reached
 
 
@@ -101,6 +101,13 @@ def test_loading_modules_never_goes_in_a_circle():
 
 def test_the_pipeline_and_what_it_imports_never_import_a_backbone():
     assert not {name for name in closure("model.pipeline") if name.startswith("model.backbones.")}
+
+
+def test_the_server_loads_no_scan_before_a_model_needs_one():
+    """Numba was imported at every start, for exports too, which do without."""
+    loaded = closure("server.process", at_load=True)
+    assert "server.source" in loaded
+    assert not {name for name in loaded if name.startswith(("model.backbones.", "model.scan_"))}
 
 
 def test_the_model_and_the_engine_know_no_http():

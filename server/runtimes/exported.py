@@ -39,7 +39,10 @@ def read_export(folder: Path) -> Export:
         about = json.loads((folder / DESCRIPTION).read_text())
         if about["format"] != FORMAT:
             raise BrokenExportError(f"the export in {folder} is of another format; export the checkpoint again")
-        return Export(folder, about["runtime"], about["precision"], about["source_weights_sha256"], about)
+        words = about["runtime"], about["precision"], about["source_weights_sha256"]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError
+        return Export(folder, *words, about)
     except OSError as error:
         raise BrokenExportError(f"the export in {folder} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -105,9 +105,12 @@ def test_bench_runtimes_times_and_compares(small_ast, tmp_path, monkeypatch):
     (tmp_path / "clips.csv").write_text(f"file,mids,split_group\na.wav,{small_ast.labels.mids[0]},a\n")
     out = tmp_path / "out.json"
     given = ["--checkpoint", str(small_ast.folder), "--cache", str(tmp_path), "--rounds", "1", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["bench_runtimes", *given])
+    monkeypatch.setattr(bench_runtimes, "COLD_STARTS", 2)
+    monkeypatch.setattr(sys, "argv", ["bench_runtimes", *given, "--cold"])
     bench_runtimes.main()
-    assert "torch float32" in json.loads(out.read_text())["speed_by_reference"]
+    results = json.loads(out.read_text())
+    assert "torch float32" in results["speed_by_reference"]
+    assert len(results["cold_start_seconds"]["torch float32"]) == 2
     monkeypatch.setattr(sys, "argv", ["bench_runtimes", *given, "--manifest", str(tmp_path / "clips.csv")])
     bench_runtimes.main()
     assert json.loads(out.read_text())["accuracy"]["torch float32"]["max_abs_diff"] == 0.0

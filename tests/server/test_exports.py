@@ -18,6 +18,7 @@ from server.runtimes.exported import read_export
 from server.serving_errors import BrokenExportError, RuntimeUnavailableError
 
 ExportOf = Callable[[str, str], Path]
+NUMBERS = '"runtime": 1, "precision": [2], "source_weights_sha256": 3'
 
 
 def test_both_rooms_mean_the_same_backbones_and_format(export_of: ExportOf) -> None:
@@ -86,7 +87,7 @@ def test_a_cached_export_that_cannot_be_used_is_made_anew(
     assert (folder / "export.json").read_text() == about
 
 
-@pytest.mark.parametrize("about", ["", "{}", '{"format": 1}', "[]"])
+@pytest.mark.parametrize("about", ["", "{}", '{"format": 1}', "[]", f'{{"format": {FORMAT}, {NUMBERS}}}'])
 def test_a_folder_that_does_not_describe_itself_is_refused(tmp_path: Path, about: str) -> None:
     (tmp_path / "export.json").write_text(about)
     with pytest.raises(BrokenExportError):

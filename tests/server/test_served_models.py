@@ -23,6 +23,8 @@ from server import served_models, source
 from server.app import create_app
 from server.exports import cached_folder
 from server.runtime_choice import SAFEST, Candidate, Measured, Memory
+from server.runtimes.base import BatchResult
+from server.runtimes.fake import FakeRuntime
 from server.runtimes.torch_runtime import TorchRuntime
 from server.served_models import (
     ModelSettingsError,
@@ -128,6 +130,31 @@ def test_warm_up_teaches_the_cost_model(folder: Path) -> None:
     model = load_models(Settings(models=[str(folder)], device="cpu"))["small-aum"]
     assert model.lane.cost.predict(1, 1) > 0
     assert model.lane.batch_windows == 5
+
+
+@pytest.mark.parametrize(("long_seconds", "calls"), [(0.0, 1), (1000.0, 2)])
+def test_a_long_window_is_timed_once(monkeypatch: pytest.MonkeyPatch, long_seconds: float, calls: int) -> None:
+    """AST-base ran its half a second twice before anybody was answered."""
+    monkeypatch.setattr(served_models, "LONG_SECONDS", long_seconds)
+    lane = load_models(Settings(models=["any"], device="cpu", runtime="fake"))["any"].lane
+    assert isinstance(lane.runtime, FakeRuntime)
+    assert len(lane.runtime.calls) == calls
+    assert lane.cost.predict(1, 1) > 0
+
+
+def test_a_scans_first_window_is_never_the_one_that_is_timed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads the scan's compiled code, which takes many times as long as the window."""
+    alone: list[int] = []
+    run = TorchRuntime.run
+
+    def counted(runtime: TorchRuntime, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
+        alone.append(batches)
+        return run(runtime, waveforms, lengths, batches)
+
+    monkeypatch.setattr(served_models, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(TorchRuntime, "run", counted)
+    load_models(Settings(models=[str(folder)], device="cpu"))
+    assert alone.count(1) == 2
 
 
 @pytest.mark.parametrize(("device", "gpus"), [("zzz", 1), ("cuda:x", 1), ("mps", 1), ("cuda", 0), ("cuda:1", 1)])
@@ -240,6 +267,16 @@ def test_measuring_times_what_it_can_start_and_keeps_the_times(small_ast: Checkp
     assert result.candidate == SAFEST
     assert (result.seconds or 0) > 0
     assert Memory(tmp_path, small_ast.weights_sha256, "cpu").read() == [result]
+
+
+def test_an_export_in_an_unknown_precision_is_refused(export_of: Callable[[str, str], Path], tmp_path: Path) -> None:
+    """What it may drift was looked up with a KeyError."""
+    folder = tmp_path / "odd"
+    shutil.copytree(export_of("onnx", "int8"), folder)
+    about = (folder / "export.json").read_text()
+    (folder / "export.json").write_text(about.replace('"precision": "int8"', '"precision": "int4"'))
+    with pytest.raises(RuntimeDriftError, match="'int4' may drift is not known"):
+        load_models(Settings(models=[str(folder)], device="cpu"))
 
 
 def test_an_exports_folder_is_served_without_the_checkpoint(export_of: Callable[[str, str], Path]) -> None:
