@@ -91,6 +91,7 @@ def serve(
     from server.settings_rules import SettingsFileError
 
     gc.freeze()
+    gc.unfreeze()  # all of it is old now, so that the first young collection has little to look through
     gc.enable()
     given: dict[str, Any] = {"host": host, "port": port, "models": model or None, "device": device, "config": config}
     try:

@@ -45,6 +45,7 @@ def serve(settings: Settings) -> int:
         ws_per_message_deflate=False,  # sound hardly shrinks
     )
     server = DrainingServer(config, app.state.service)
+    gc.freeze()  # modules stay; once ready, only what was loaded since is looked through
     server.run()
     return 1 if server.service.state == "failed" or not server.started else 0
 
