@@ -1,18 +1,16 @@
-"""What the runtimes of exports share: log-mel in torch on the device, then a network that is not torch's."""
+"""Exports on disk, and what the runtimes of a network that is not torch's share."""
 
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from model.features import LogMel
 from server.runtimes.base import BatchResult, DeviceOutOfMemoryError, RuntimeInfo
 from server.runtimes.shortage import is_shortage
+from server.runtimes.two_stages import TwoStages
 from server.serving_errors import BrokenExportError
 
 DESCRIPTION = "export.json"
@@ -49,15 +47,14 @@ def read_export(folder: Path) -> Export:
         raise BrokenExportError(f"{folder / DESCRIPTION} is no description of an export") from error
 
 
-class ExportedRuntime:
-    """Computes log-mel in torch on the device, and leaves the network to `_infer`, which subclasses give."""
+class ExportedRuntime(TwoStages):
+    """Runs one batch at a time; `_infer` is what a library makes of the export."""
 
     most_batches = 1  # these libraries keep threads of their own for one batch
     ready_batches = 0
 
     def __init__(self, export: Export, features: LogMel, device: str) -> None:
-        self._device = torch.device(device)
-        self._features = features.to(self._device)
+        super().__init__(features, device)
         self.info = RuntimeInfo(runtime=export.runtime, precision=export.precision, device=device, scan=None)
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
@@ -71,22 +68,3 @@ class ExportedRuntime:
             if not is_shortage(error):
                 raise
             raise DeviceOutOfMemoryError(str(error)) from None
-
-    def _run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
-        with torch.inference_mode():
-            started = self._now()
-            sound = torch.from_numpy(waveforms).to(self._device), torch.from_numpy(lengths).to(self._device)
-            log_mel = self._features(*sound)
-            featured = self._now()
-            logits, embeddings = self._infer(log_mel.contiguous())
-            finished = self._now()
-        return BatchResult(logits, embeddings, featured - started, finished - featured)
-
-    def _infer(self, log_mel: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Log-mel (B, T, F) on the device to logits (B, C) and embeddings (B, D) float32."""
-        raise NotImplementedError
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()

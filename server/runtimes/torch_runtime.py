@@ -1,6 +1,5 @@
 """The reference runtime: the checkpoint's own features and network in torch, on a CPU or a CUDA device."""
 
-import time
 from pathlib import Path
 from typing import cast
 
@@ -14,12 +13,13 @@ from model.precision import Precision, to_precision
 from model.selective_scan import default_implementation
 from server.runtimes.base import BatchResult, DeviceLostError, DeviceOutOfMemoryError, RuntimeInfo
 from server.runtimes.shortage import is_shortage
+from server.runtimes.two_stages import TwoStages
 
 MOST_BATCHES = 4  # each has one core, and needs the one interpreter between any two operators
 SCAN_PACKAGES = {"cpu": "numba", "cuda": "mamba_ssm"}  # what runs the scan; other implementations go by their name
 
 
-class TorchRuntime:
+class TorchRuntime(TwoStages):
     """One checkpoint on its device; a reduced precision is that of its matrix products, features stay float32.
 
     On a CPU of few cores batches run side by side, a core each, and wait for nobody, where one on all cores waits at
@@ -29,11 +29,10 @@ class TorchRuntime:
     ready_batches = 0
 
     def __init__(self, checkpoint: Checkpoint, device: str, precision: str = "float32") -> None:
-        self._device = torch.device(device)
+        super().__init__(checkpoint.features, device)
         self._threads = torch.get_num_threads()
         few = self._device.type == "cpu" and self._threads <= MOST_BATCHES
         self.most_batches = self._threads if few else 1
-        self._features = checkpoint.features.to(self._device)
         self._network = to_precision(checkpoint.network.to(self._device), cast(Precision, precision))
         scans = any(isinstance(module, MambaMixer) for module in self._network.modules())
         implementation = default_implementation(self._device)
@@ -59,32 +58,17 @@ class TorchRuntime:
             torch.cuda.empty_cache()
         raise DeviceOutOfMemoryError(shortage)
 
-    def _run(self, waveforms: np.ndarray, lengths: np.ndarray) -> BatchResult:
-        with torch.inference_mode():
-            started = self._now()
-            log_mel = self._features(
-                torch.from_numpy(waveforms).to(self._device), torch.from_numpy(lengths).to(self._device)
-            )
-            featured = self._now()
-            logits, embeddings = (output.float().cpu().numpy() for output in self._infer(log_mel))
-            finished = self._now()
-        return BatchResult(logits, embeddings, featured - started, finished - featured)
-
     def close(self) -> None:
         """Drops the network and empties the device's cache."""
         del self._features, self._network
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _infer(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+    def _infer(self, log_mel: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The network's logits (B, C), and the features (B, D) that its head made them from."""
         embeddings = self._network.embed(log_mel)  # type: ignore[operator, union-attr]
-        return self._network.head(embeddings), embeddings  # type: ignore[operator, union-attr]
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        logits = self._network.head(embeddings)  # type: ignore[operator, union-attr]
+        return logits.float().cpu().numpy(), embeddings.float().cpu().numpy()
 
 
 def open_torch(folder: Path, device: str, precision: str, threads: int, weights_sha256: str) -> TorchRuntime:
