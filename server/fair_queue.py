@@ -108,7 +108,7 @@ class FairQueue:
         counts = Counter(job.lane for job in self._turns[priority]) + self._reserved[priority]
         if priority == "batch":
             for job in self._turns["interactive"]:
-                counts[job.lane] += len(job.waiting)
+                counts[job.lane] += len(job.waiting) if job.priority == "interactive" else 1  # its one turn there
             counts += self._reserved["interactive"]
         return _predict(counts)
 

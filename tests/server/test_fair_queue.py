@@ -155,3 +155,14 @@ def test_a_model_that_is_served_no_more_is_forgotten(queue: FairQueue) -> None:
     assert take(queue) == "A"
     assert not queue.waiting
     assert not any(queue._reserved.values())
+
+
+def test_a_promoted_request_comes_before_a_newcomer_with_one_window_only(queue: FairQueue, clock: Clock) -> None:
+    lane = make_linear()
+    put(queue, lane, "b", 9, "batch")
+    put(queue, lane, "A", 3)
+    before = queue.seconds_before_newcomer("batch")
+    clock.now += fair_queue.BATCH_AGEING_SECONDS + 1
+    take(queue, 1)  # A has three windows and b one, of which one is taken
+    after = queue.seconds_before_newcomer("batch")
+    assert [round(seconds / lane.cost.predict(1, 1)) for seconds in (before, after)] == [4, 3]
