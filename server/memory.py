@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -13,14 +14,22 @@ def device_memory_bytes() -> float:
     torch = sys.modules.get("torch")  # asking must not import or initialise anything
     if torch is not None and torch.cuda.is_initialized():
         return float(sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count())))
-    return float(_resident_bytes("self"))
+    return float(resident_bytes(os.getpid()))
 
 
-def _resident_bytes(process: str) -> int:
-    folder = Path("/proc", process)
+def resident_bytes(process: int) -> int:
+    """Resident memory of a process and its children; 0 where there is no /proc, or the process has ended."""
+    folder = Path("/proc", str(process))
     try:
         pages = int((folder / "statm").read_text().split()[1])
-        children = [child for path in folder.glob("task/*/children") for child in path.read_text().split()]
+        threads = list(folder.glob("task/*/children"))
     except OSError:
-        return 0  # there is no /proc here, or the process has just ended
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(_resident_bytes, children))
+        return 0
+    children = [child for thread in threads for child in _numbers(thread)]
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(map(resident_bytes, children))
+
+
+def _numbers(file: Path) -> list[int]:
+    with suppress(OSError):  # a thread that ended meanwhile has no children
+        return [int(word) for word in file.read_text().split()]
+    return []

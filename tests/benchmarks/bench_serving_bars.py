@@ -22,6 +22,7 @@ from model.features import AUDIOSET_FBANK
 from model.labels import audioset_labels
 from model.pipeline import tag
 from model.registry import find_checkpoint
+from server.memory import resident_bytes
 from server.settings import Settings
 from tests.benchmarks.bench_serving_client import (
     RATE,
@@ -32,7 +33,6 @@ from tests.benchmarks.bench_serving_client import (
     open_loop,
     quantile,
     rate_of,
-    resident_bytes,
     watch_memory,
     write_long_clip,
 )

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import os
 import random
 import socket
 import threading
@@ -18,6 +17,8 @@ import httptools
 import numpy as np
 import soundfile
 import uvloop
+
+from server.memory import resident_bytes
 
 RATE = 16_000
 PATIENCE_SECONDS = 600
@@ -178,7 +179,10 @@ async def _send_at(moments: Iterator[float], address: str, body: bytes, query: s
         seconds = time.perf_counter() - moment
         if answer is None:
             return Reply(0, moment, seconds)
-        free.append(connection)
+        if answer.parser.should_keep_alive():
+            free.append(connection)
+        else:
+            connection.close()
         return answer.reply(moment, seconds)
 
     for after in moments:
@@ -188,18 +192,30 @@ async def _send_at(moments: Iterator[float], address: str, body: bytes, query: s
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of the open loop, kept open until the server closes it."""
+    """One connection of the open loop, kept open until the server closes it or says that it will."""
 
     is_closed = False
+    _answered: asyncio.Future["_Answer | None"] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     async def ask(self, request: bytes) -> "_Answer | None":
-        """Sends a request and waits for its answer; None where the connection ends before it."""
+        """Sends a request and waits for its answer; None where the connection or the patience ends before it."""
+        if self.is_closed:
+            return None
         self._answer, self._answered = _Answer(), asyncio.get_running_loop().create_future()
         self._transport.write(request)  # type: ignore[attr-defined]
-        return await self._answered
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await self._answered
+        except TimeoutError:
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Ends the connection at once."""
+        self._transport.abort()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
         self._answer.parser.feed_data(data)
@@ -208,7 +224,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_closed = True
-        if not self._answered.done():
+        if self._answered is not None and not self._answered.done():
             self._answered.set_result(None)
 
 
@@ -221,13 +237,6 @@ def _arrivals(dice: random.Random, rate: float, seconds: float) -> Iterator[floa
 def rate_of(replies: list[Reply], start: float, seconds: float) -> float:
     """Answers with status 200 per second, of those that came within the span."""
     return sum(reply.status == 200 and start <= reply.finished < start + seconds for reply in replies) / seconds
-
-
-def resident_bytes(pid: int) -> int:
-    """Memory that the process and its children hold now."""
-    own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    children = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-    return own + sum(resident_bytes(int(child)) for child in children)
 
 
 @contextmanager
