@@ -152,6 +152,8 @@ def load(folder: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     Raises: CheckpointError (see the module's tree).
     """
     folder = Path(folder)
+    if (folder / "export.json").exists() and not (folder / WEIGHTS).exists():
+        raise NotACheckpointError(f"{folder} is an export, which only hark serve reads; name its checkpoint instead")
     config = CheckpointConfig.from_json(_read(folder / CONFIG).decode(errors="replace"))
     try:
         labels = LabelSet.from_json(folder / LABELS)

@@ -74,6 +74,10 @@ def _measure(name: str) -> list[tuple[str, ...]]:
 
     settings = Settings(runtime_measure_seconds=NO_LIMIT_SECONDS)
     source = Source(name, settings.runtime_folder, load)
+    if source.export is not None:
+        raise CommandError(
+            f"{source.folder} is an export for {source.export.runtime} alone; name its checkpoint instead"
+        )
     backbone = source.described.config.backbone
     wished = candidates(backbone, choose_devices(settings.device)[0], "auto", "auto")
     print_note(f"measuring {len(wished)} runtimes with {source.described.name}; exporting takes a while the first time")

@@ -109,11 +109,15 @@ def load_models(settings: Settings) -> dict[str, ServedModel]:
 
 def load_model(name: str, settings: Settings) -> ServedModel:
     """Loads one model by name or path, of a checkpoint or of an export; raises as `load_models`."""
-    torch.set_num_threads(settings.cpu_threads or CORES)  # a new thread has what the engine's last batch used
+    _take_threads(settings)
     try:
         return _load_model(name, settings)
     finally:
         end_team()  # the golden check ran here; from now on batches do, in the engine's threads
+
+
+def _take_threads(settings: Settings) -> None:
+    torch.set_num_threads(settings.cpu_threads or CORES)  # a new thread has what the engine's last batch used
 
 
 def _load_model(name: str, settings: Settings) -> ServedModel:
@@ -137,6 +141,7 @@ def _load_model(name: str, settings: Settings) -> ServedModel:
 
 def measure_runtimes(source: Source, wished: Sequence[Candidate], settings: Settings) -> list[Measured]:
     """Starts, checks and times the candidates on the first device, one after the other, and remembers the results."""
+    _take_threads(settings)
     device = choose_devices(settings.device)[0]
 
     def time_candidate(candidate: Candidate) -> float:
