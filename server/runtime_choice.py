@@ -2,8 +2,8 @@
 
 What was measured is kept in a file whose name holds the machine, the versions and the weights; the next start reads it.
 
-    candidates ──► remembered order? ──► yes: that one
-                        └─► no: start, check and time each, within a time limit ──► remember
+    candidates ──► all remembered? ──► yes: the fastest
+                        └─► no: start, check and time the others, within a time limit ──► remember
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from typing import Any
 
 import structlog
 import torch
+from pydantic import FiniteFloat, TypeAdapter
 
 from model.precision import best_cpu_precision
 from server.exports import EXPORTABLE, PACKAGES, installed_version
@@ -48,12 +49,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate's median seconds for one window, or why it cannot serve."""
+    """A candidate's median seconds for one window, or why it cannot serve: for good, or, if not `lasting`, today."""
 
     runtime: str
     precision: str
-    seconds: float | None
+    seconds: FiniteFloat | None
     refused: str = ""
+    lasting: bool = True
 
     @property
     def candidate(self) -> Candidate:
@@ -140,13 +142,13 @@ class Memory:
     def read(self) -> list[Measured]:
         """What was measured here; nothing where the file is missing or cannot be understood."""
         try:
-            return [Measured(**result) for result in json.loads(self._path.read_text())["results"]]
+            return TypeAdapter(list[Measured]).validate_python(json.loads(self._path.read_text())["results"])
         except (OSError, ValueError, KeyError, TypeError):
             return []
 
     def write(self, results: Iterable[Measured]) -> None:
-        """Keeps these, and what was measured before of other candidates."""
-        merged = {result.candidate: result for result in (*self.read(), *results)}
+        """Keeps the lasting ones, and what was measured before of other candidates."""
+        merged = {result.candidate: result for result in (*self.read(), *results) if result.lasting}
         content = {**self._about, "results": [asdict(result) for result in merged.values()]}
         partial = self._path.with_suffix(f".{os.getpid()}.partial")
         try:
@@ -173,22 +175,19 @@ def measure(
 ) -> list[Measured]:
     """Times one candidate after the other; once `seconds` have passed, those that are left stay unmeasured.
 
-    time_candidate: starts, checks and times it; raises RuntimeRefusedError. What drifts is a result; what is
-    unavailable at the moment is none.
+    time_candidate: starts, checks and times it; raises RuntimeRefusedError. Only drift is a lasting refusal.
     """
     started = time.monotonic()
     results: list[Measured] = []
     for candidate in wished:
-        if results and time.monotonic() - started > seconds:
+        if any(result.lasting for result in results) and time.monotonic() - started > seconds:
             log.warning("no time left to measure", runtime=candidate.runtime, precision=candidate.precision)
             continue
         try:
             result = Measured(candidate.runtime, candidate.precision, time_candidate(candidate))
-        except RuntimeDriftError as error:
-            result = Measured(candidate.runtime, candidate.precision, None, str(error))
-        except RuntimeRefusedError as error:  # a full disk, say: no reason to remember
-            report(Measured(candidate.runtime, candidate.precision, None, str(error)))
-            continue
+        except RuntimeRefusedError as error:  # beside drift a full disk, say, that is no longer full at the next start
+            lasting = isinstance(error, RuntimeDriftError)
+            result = Measured(candidate.runtime, candidate.precision, None, str(error), lasting)
         results.append(result)
         report(result)
     return results

@@ -21,7 +21,6 @@ from server.fake_checkpoint import fake_checkpoint
 from server.golden import GOLDEN_TOLERANCE, check_golden
 from server.lane import Lane
 from server.runtime_choice import (
-    SAFEST,
     Candidate,
     Measured,
     Memory,
@@ -127,16 +126,16 @@ def _load_model(name: str, settings: Settings) -> ServedModel:
         return _serve(checkpoint, [runtime], "cpu", settings)
     devices = choose_devices(settings.device)
     source = Source(name, settings.runtime_folder, load)
+    described = source.described
     order, refused = _in_order(source, devices[0], settings)
     for candidate in order:
         try:
             model = _open_and_serve(source, candidate, devices, settings)
         except RuntimeRefusedError as error:
-            refused.append(Refusal(candidate.runtime, candidate.precision, str(error)))
-            log.error("runtime refused", model=source.described.name, **vars(refused[-1]))
+            refused.append(_refuse(described.name, candidate, str(error)))
         else:
             return replace(model, refused=tuple(refused))
-    raise RuntimeDriftError(f"no runtime can serve model {source.described.name!r}: {refused[-1].reason}")
+    raise RuntimeDriftError(f"no runtime can serve model {described.name!r}: {refused[-1].reason}")
 
 
 def measure_runtimes(source: Source, wished: Sequence[Candidate], settings: Settings) -> list[Measured]:
@@ -159,29 +158,40 @@ def measure_runtimes(source: Source, wished: Sequence[Candidate], settings: Sett
 
 
 def _in_order(source: Source, device: str, settings: Settings) -> tuple[list[Candidate], list[Refusal]]:
-    """The candidates to try, the fastest first, and those known to drift; they are measured where they were not yet."""
+    """The candidates to try, the fastest first, and those refused before; they are measured where they were not yet."""
     if source.export is not None:
         return [Candidate(source.export.runtime, source.export.precision)], []
     described = source.described
     wished = candidates(described.config.backbone, device, settings.runtime, settings.precision)
-    if len([candidate for candidate in wished if candidate != SAFEST]) > 1:
-        known = Memory(source.cache, described.weights_sha256, device).read()
-        if not {result.candidate for result in known} & set(wished):
-            log.info(
-                "measuring runtimes, once for this machine; `hark bench runtimes` does it beforehand",
-                model=described.name,
-                candidates=len(wished),
-                at_most_seconds=settings.runtime_measure_seconds,
-            )
-            known = measure_runtimes(source, wished, settings)
-        drifting = [result for result in known if result.refused and result.candidate in wished]
-        return rank(wished, known), [Refusal(r.runtime, r.precision, r.refused) for r in drifting]
-    return wished, []
+    torch_too = settings.runtime == "auto" and settings.precision in ("auto", "float32")
+    choices = wished if torch_too else wished[:-1]  # torch in float32 is the last resort
+    if len(choices) < 2:
+        return wished, []
+    known = Memory(source.cache, described.weights_sha256, device).read()
+    missing = [candidate for candidate in choices if candidate not in {result.candidate for result in known}]
+    if missing:
+        log.info(
+            "measuring runtimes, once for this machine; `hark bench runtimes` does it beforehand",
+            model=described.name,
+            candidates=len(missing),
+            at_most_seconds=settings.runtime_measure_seconds,
+        )
+        known += measure_runtimes(source, missing, settings)
+    refused = [result for result in known if result.refused and result.candidate in choices]
+    return rank(choices, known), [_refuse(described.name, result.candidate, result.refused) for result in refused]
+
+
+def _refuse(model: str, candidate: Candidate, reason: str) -> Refusal:
+    refusal = Refusal(candidate.runtime, candidate.precision, reason)
+    log.error("runtime refused", model=model, **vars(refusal))
+    return refusal
 
 
 def _report(result: Measured) -> None:
     if result.seconds is None:
-        log.warning("runtime cannot serve here", **{k: v for k, v in vars(result).items() if k != "seconds"})
+        log.warning(
+            "runtime cannot serve here", runtime=result.runtime, precision=result.precision, reason=result.refused
+        )
     else:
         milliseconds = round(result.seconds * 1000, 1)
         log.info("runtime measured", runtime=result.runtime, precision=result.precision, milliseconds=milliseconds)

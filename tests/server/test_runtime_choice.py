@@ -1,5 +1,6 @@
 """The fastest of those that agree is served, and what was measured is remembered for this machine alone."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from server import runtime_choice
 from server.runtime_choice import SAFEST, Candidate, Measured, Memory, candidates, measure, rank
-from server.serving_errors import RuntimeDriftError
+from server.serving_errors import RuntimeDriftError, RuntimeUnavailableError
 
 INT8, BF16, ONNX = Candidate("openvino", "int8"), Candidate("openvino", "bfloat16"), Candidate("onnx", "float32")
 
@@ -76,15 +77,21 @@ def test_measuring_ends_with_its_time_but_measures_something(monkeypatch: pytest
     assert reported == results
 
 
-def test_a_candidate_that_drifts_is_written_down_with_its_reason() -> None:
-    def drift(candidate: Candidate) -> float:
+@pytest.mark.parametrize(("error", "lasting"), [(RuntimeDriftError, True), (RuntimeUnavailableError, False)])
+def test_only_a_candidate_that_drifts_is_remembered_as_refused(
+    tmp_path: Path, error: type[Exception], lasting: bool
+) -> None:
+    def refuse(candidate: Candidate) -> float:
         if candidate == INT8:
-            raise RuntimeDriftError("off by 3")
+            raise error("off by 3")
         return 0.2
 
-    refused, timed = measure([INT8, SAFEST], drift, seconds=60, report=lambda _: None)
-    assert (refused.seconds, refused.refused) == (None, "off by 3")
-    assert timed.seconds == 0.2
+    results = measure([INT8, SAFEST], refuse, seconds=60, report=lambda _: None)
+    assert results[0] == Measured("openvino", "int8", None, "off by 3", lasting)
+    assert results[1].seconds == 0.2
+    memory = Memory(tmp_path, "a" * 64, "cpu")
+    memory.write(results)
+    assert memory.read() == results[0 if lasting else 1 :]
 
 
 def test_memory_keeps_what_was_measured_and_adds_to_it(tmp_path: Path) -> None:
@@ -113,8 +120,19 @@ def test_another_machine_or_version_remembers_nothing(
     assert Memory(tmp_path, "a" * 64, "cpu").read() == []
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"results": [{"runtime": 1}]}', "[]"])
+WRONG_TYPES = [
+    {"runtime": ["x"], "precision": "int8", "seconds": 1},
+    {"runtime": "onnx", "precision": "int8", "seconds": "fast"},
+    {"runtime": "onnx", "precision": "int8", "seconds": float("nan")},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", '{"results": [{"runtime": 1}]}', "[]", *(json.dumps({"results": [wrong]}) for wrong in WRONG_TYPES)],
+)
 def test_a_broken_file_counts_as_nothing_measured(tmp_path: Path, content: str) -> None:
+    """One edited by hand, with a word for the seconds, ended the start with a TypeError."""
     memory = Memory(tmp_path, "a" * 64, "cpu")
     memory.write([Measured("onnx", "float32", 0.1)])
     next((tmp_path / "measured").iterdir()).write_text(content)

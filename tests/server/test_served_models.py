@@ -263,10 +263,56 @@ def test_measuring_times_what_it_can_start_and_keeps_the_times(small_ast: Checkp
     settings = Settings(runtime_folder=tmp_path, device="cpu", runtime_measure_seconds=1000)
     place = source.Source(str(small_ast.folder), tmp_path, checkpoint.load)
     wished = [Candidate("tensorrt", "bfloat16"), SAFEST]
-    (result,) = served_models.measure_runtimes(place, wished, settings)
+    refused, result = served_models.measure_runtimes(place, wished, settings)
+    assert "needs an NVIDIA GPU" in refused.refused
     assert result.candidate == SAFEST
     assert (result.seconds or 0) > 0
     assert Memory(tmp_path, small_ast.weights_sha256, "cpu").read() == [result]
+
+
+@pytest.fixture
+def one_export(small_ast: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A checkpoint that `auto` may serve in ONNX Runtime or in torch, both in float32."""
+    monkeypatch.setattr(served_models, "candidates", lambda *_: [Candidate("onnx", "float32"), SAFEST])
+    return str(small_ast.folder)
+
+
+@pytest.mark.parametrize(("torch_seconds", "served"), [(1000.0, "onnx"), (0.0, "torch")])
+def test_a_start_measures_what_an_earlier_one_could_not(
+    one_export: str,
+    small_ast: Checkpoint,
+    export_of: Callable[[str, str], Path],
+    tmp_path: Path,
+    torch_seconds: float,
+    served: str,
+) -> None:
+    """What a full disk kept from being measured once was never measured again."""
+    Memory(tmp_path, small_ast.weights_sha256, "cpu").write([Measured("torch", "float32", torch_seconds)])
+    cached(small_ast, tmp_path, export_of("onnx", "float32"), "onnx", "float32")
+    model = load_models(Settings(models=[one_export], runtime_folder=tmp_path, device="cpu"))["ast-random"]
+    assert model.info.runtime == served
+    assert len(Memory(tmp_path, small_ast.weights_sha256, "cpu").read()) == 2
+
+
+def test_a_runtime_asked_for_by_name_serves_though_torch_was_faster(
+    small_ast: Checkpoint, export_of: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wished = [Candidate("onnx", "float16"), Candidate("onnx", "float32"), SAFEST]
+    monkeypatch.setattr(served_models, "candidates", lambda *_: wished)
+    cached(small_ast, tmp_path, export_of("onnx", "float32"), "onnx", "float32")
+    seconds = [None, 0.2, 0.1]
+    results = [Measured(c.runtime, c.precision, s) for c, s in zip(wished, seconds, strict=True)]
+    Memory(tmp_path, small_ast.weights_sha256, "cpu").write(results)
+    settings = Settings(models=[str(small_ast.folder)], runtime="onnx", runtime_folder=tmp_path, device="cpu")
+    assert load_models(settings)["ast-random"].info.runtime == "onnx"
+
+
+def test_what_is_refused_while_it_is_measured_is_shown(one_export: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    model = load_models(Settings(models=[one_export], runtime_folder=tmp_path / "file", device="cpu"))["ast-random"]
+    assert model.info.runtime == "torch"
+    assert [(refusal.runtime, refusal.precision) for refusal in model.refused] == [("onnx", "float32")]
+    assert "no export can be kept" in model.refused[0].reason
 
 
 def test_an_export_in_an_unknown_precision_is_refused(export_of: Callable[[str, str], Path], tmp_path: Path) -> None:
