@@ -1,7 +1,7 @@
 """Loads what is served: a checkpoint, a runtime that passed the checkpoint's golden clip, and its lane in the engine.
 
     candidates of the settings ──► open ──► golden check ──► warm-up ──► served
-                                    └────────────┴── refused: logged, counted, shown in /info; the next one
+                                    └────────────┴────────────┴── refused: logged, counted, shown in /info; the next one
 
 The reasons are drawn in `serving_errors.py`.
 """
@@ -14,13 +14,14 @@ import numpy as np
 import structlog
 import torch
 
-from model.checkpoint import Checkpoint, CheckpointConfig, load
+from model.checkpoint import Checkpoint, CheckpointConfig, CheckpointError, load
 from model.cpu_threads import end_team
 from server.devices import choose_device, choose_devices
 from server.fake_checkpoint import fake_checkpoint
 from server.golden import GOLDEN_TOLERANCE, check_golden
 from server.lane import Lane
 from server.runtime_choice import (
+    SAFEST,
     Candidate,
     Measured,
     Memory,
@@ -198,6 +199,22 @@ def _report(result: Measured) -> None:
 
 
 def _open_and_serve(source: Source, candidate: Candidate, devices: Sequence[str], settings: Settings) -> ServedModel:
+    """Opens, checks and warms up a candidate; whatever one raises that is not the last resort refuses it.
+
+    The libraries' errors have no common base, and a bug in one runtime must not keep the next from serving.
+    """
+    try:
+        return _open_on_devices(source, candidate, devices, settings)
+    except (ServingError, CheckpointError):
+        raise
+    except Exception as error:
+        if candidate == SAFEST:
+            raise
+        log.error("runtime failed", runtime=candidate.runtime, precision=candidate.precision, exc_info=error)
+        raise RuntimeRefusedError(f"it failed with {type(error).__name__}; the log has the traceback") from error
+
+
+def _open_on_devices(source: Source, candidate: Candidate, devices: Sequence[str], settings: Settings) -> ServedModel:
     """Opens the runtime on every device; what was opened is closed again where one of them is refused."""
     runtimes: list[Runtime] = []
     try:

@@ -18,7 +18,7 @@ from server.runtimes.onnx_runtime import OnnxRuntime
 from server.runtimes.openvino_runtime import OpenVinoRuntime
 from server.runtimes.separate import SeparateRuntime
 from server.runtimes.tensorrt_runtime import TensorRtRuntime
-from server.serving_errors import RuntimeUnavailableError
+from server.serving_errors import BrokenExportError, RuntimeUnavailableError
 
 Load = Callable[[Path, str], Checkpoint]
 
@@ -61,7 +61,7 @@ class Source:
 
         Raises: RuntimeRefusedError; CheckpointError.
         """
-        if candidate.runtime == "torch":
+        if candidate.runtime == "torch" and self.export is None:
             if candidate.precision == "int8":
                 raise RuntimeUnavailableError(
                     "the torch runtime has no int8; openvino and onnx have, for AST and SSAST"
@@ -106,5 +106,7 @@ def _open(
             return OpenVinoRuntime(export, features, device)
         case "tensorrt":
             return TensorRtRuntime(export, features, device)
-        case name:
+        case "onnx" | "onnx-tensorrt" as name:
             return OnnxRuntime(export, features, device, name, cache / "tensorrt", largest_batch)
+        case name:
+            raise BrokenExportError(f"the export in {export.folder} is for {name!r}, which runs no exports")

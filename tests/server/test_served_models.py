@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
+from structlog.testing import capture_logs
 
 from model import checkpoint
 from model.checkpoint import Checkpoint, CheckpointConfig
@@ -25,10 +26,12 @@ from server.exports import cached_folder
 from server.runtime_choice import SAFEST, Candidate, Measured, Memory
 from server.runtimes.base import BatchResult
 from server.runtimes.fake import FakeRuntime
+from server.runtimes.onnx_runtime import OnnxRuntime
 from server.runtimes.torch_runtime import TorchRuntime
 from server.served_models import (
     ModelSettingsError,
     RuntimeDriftError,
+    ServingError,
     UnusableDeviceError,
     choose_device,
     load_models,
@@ -313,6 +316,61 @@ def test_what_is_refused_while_it_is_measured_is_shown(one_export: str, tmp_path
     assert model.info.runtime == "torch"
     assert [(refusal.runtime, refusal.precision) for refusal in model.refused] == [("onnx", "float32")]
     assert "no export can be kept" in model.refused[0].reason
+
+
+@pytest.mark.parametrize(("method", "call"), [("__init__", 1), ("_infer", 1), ("_infer", 2)])
+def test_an_export_that_fails_as_it_starts_gives_way(
+    small_ast: Checkpoint,
+    export_of: Callable[[str, str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    call: int,
+) -> None:
+    """A graph with another input shape, or no memory left, ended the server while it was opened, checked or warmed."""
+    works, calls = getattr(OnnxRuntime, method), []
+
+    def fail(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == call:
+            raise ZeroDivisionError("a bug, say")
+        return works(*arguments)
+
+    monkeypatch.setattr(OnnxRuntime, method, fail)
+    monkeypatch.setattr(served_models, "LONG_SECONDS", 1000.0)  # so that warming up runs once more
+    cached(small_ast, tmp_path, export_of("onnx", "int8"), "onnx", "int8")
+    settings = Settings(
+        models=[str(small_ast.folder)], runtime="onnx", precision="int8", runtime_folder=tmp_path, device="cpu"
+    )
+    with capture_logs() as logs:
+        model = load_models(settings)["ast-random"]
+    assert model.info.runtime == "torch"
+    assert [refusal.reason for refusal in model.refused] == [
+        "it failed with ZeroDivisionError; the log has the traceback"
+    ]
+    assert [str(line["exc_info"]) for line in logs if line["event"] == "runtime failed"] == ["a bug, say"]
+
+
+def test_the_last_resort_raises_what_it_raises(small_ast: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(TorchRuntime, "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        load_models(Settings(models=[str(small_ast.folder)], device="cpu", runtime="torch"))
+
+
+@pytest.mark.parametrize("runtime", ["torch", "tflite"])
+def test_an_export_for_what_runs_no_exports_is_refused(
+    export_of: Callable[[str, str], Path], tmp_path: Path, runtime: str
+) -> None:
+    """It was served as if it were for ONNX Runtime."""
+    folder = tmp_path / "odd"
+    shutil.copytree(export_of("onnx", "int8"), folder)
+    about = (folder / "export.json").read_text()
+    (folder / "export.json").write_text(about.replace('"runtime": "onnx"', f'"runtime": "{runtime}"'))
+    with pytest.raises(ServingError, match=f"for '{runtime}', which runs no exports"):
+        load_models(Settings(models=[str(folder)], device="cpu"))
 
 
 def test_an_export_in_an_unknown_precision_is_refused(export_of: Callable[[str, str], Path], tmp_path: Path) -> None:
