@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         description="Folder of exports and measurements of runtimes; unset, it is runtimes/ in HARK_CACHE.",
     )
     runtime_measure_seconds: float = Field(
-        default=180, ge=0, description="How long a first start may measure runtimes, in seconds."
+        default=180, ge=0, description="How long a start may measure runtimes not measured before, in seconds."
     )
     fake_window_seconds: float = Field(
         default=0, ge=0, description="How long the fake runtime takes for each window, in seconds."
