@@ -163,7 +163,13 @@ def open_loop(url: str, rate: float, seconds: float, body: bytes, query: str) ->
 
 
 async def _send_at(moments: Iterator[float], address: str, body: bytes, query: str) -> list[Reply]:
-    loop, replies, free = asyncio.get_running_loop(), list[asyncio.Future[Reply]](), list[_Connection]()
+    loop, replies = asyncio.get_running_loop(), list[asyncio.Future[Reply]]()
+    connections, free = list[_Connection](), list[_Connection]()
+
+    def connect() -> _Connection:
+        connections.append(_Connection())
+        return connections[-1]
+
     host, _, port = address.rpartition(":")
     request = _head(address, query, len(body)) + body
     start = time.perf_counter() + 0.5
@@ -172,7 +178,7 @@ async def _send_at(moments: Iterator[float], address: str, body: bytes, query: s
         while free and free[-1].is_closed:
             free.pop()
         try:
-            connection = free.pop() if free else (await loop.create_connection(_Connection, host, int(port)))[1]
+            connection = free.pop() if free else (await loop.create_connection(connect, host, int(port)))[1]
         except OSError:
             return Reply(-1, moment, time.perf_counter() - moment)
         answer = await connection.ask(request)
@@ -188,6 +194,9 @@ async def _send_at(moments: Iterator[float], address: str, body: bytes, query: s
     for after in moments:
         await asyncio.sleep(start + after - time.perf_counter())
         replies.append(asyncio.ensure_future(send(start + after)))
+    await asyncio.wait(replies, timeout=PATIENCE_SECONDS)
+    for connection in connections:
+        connection.close()  # which ends what still waits for an answer
     return await asyncio.gather(*replies)
 
 
@@ -201,17 +210,12 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     async def ask(self, request: bytes) -> "_Answer | None":
-        """Sends a request and waits for its answer; None where the connection or the patience ends before it."""
+        """Sends a request and waits for its answer; None where the connection ends before it."""
         if self.is_closed:
             return None
         self._answer, self._answered = _Answer(), asyncio.get_running_loop().create_future()
         self._transport.write(request)  # type: ignore[attr-defined]
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return await self._answered
-        except TimeoutError:
-            self.close()
-            return None
+        return await self._answered
 
     def close(self) -> None:
         """Ends the connection at once."""
@@ -219,7 +223,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer.parser.feed_data(data)
-        if self._answer.is_whole:
+        if self._answered is not None and self._answer.is_whole:
             self._answered.set_result(self._answer)
 
     def connection_lost(self, error: Exception | None) -> None:
