@@ -1,6 +1,6 @@
 """The self-describing folder that an export is: the server reads it from disk and needs nothing else.
 
-export.json          runtime, precision, the source weights' sha256, versions, measured parity
+export.json          runtime, precision, the source weights' sha256, versions, measured parity, sha256 of the files
 model.onnx           or model.xml and model.bin, or model.plan
 config.json labels.json golden.safetensors README.md     the checkpoint's own
 """
@@ -16,9 +16,9 @@ from typing import Any
 from export.clips import Clips
 from export.errors import ExportError, NotExportableError
 from export.parity import Exported, Parity, measure_parity
-from model.checkpoint import CARD, CONFIG, GOLDEN, LABELS, Checkpoint
+from model.checkpoint import CARD, CONFIG, GOLDEN, LABELS, Checkpoint, file_sha256
 
-FORMAT = 3
+FORMAT = 4
 DESCRIPTION = "export.json"
 
 EXPORTABLE = ("ast", "ssast", "cnn")
@@ -55,8 +55,10 @@ def make_export(
         details = write(checkpoint, precision, new)
         parity = measure_parity(checkpoint, open_model(new), clips)
         parity.check(precision)
-        for name in (CONFIG, LABELS, GOLDEN, CARD):
+        for name in (CONFIG, LABELS, GOLDEN):
             shutil.copy(checkpoint.folder / name, new / name)
+        files = {path.name: file_sha256(path) for path in sorted(new.iterdir())}
+        shutil.copy(checkpoint.folder / CARD, new / CARD)  # prose, which may be edited
         about = {
             "format": FORMAT,
             "runtime": runtime,
@@ -64,6 +66,7 @@ def make_export(
             "source_weights_sha256": checkpoint.weights_sha256,
             **details,
             "parity": asdict(parity),
+            "files": files,
         }
         (new / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n")
         new.rename(folder)

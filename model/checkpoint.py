@@ -291,6 +291,12 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     path.chmod(mode)
 
 
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, without holding it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -6,7 +6,6 @@ everything that it depends on, so a new version, other weights or another GPU ne
     runtimes/exports/ast-base-58f01ace40f7-openvino-int8-2026.4.1/
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -21,9 +20,20 @@ from pathlib import Path
 import structlog
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from model.checkpoint import CARD, CONFIG, GOLDEN, LABELS, WEIGHTS, Checkpoint, CheckpointConfig, Golden
+from model.checkpoint import (
+    CARD,
+    CONFIG,
+    GOLDEN,
+    LABELS,
+    WEIGHTS,
+    Checkpoint,
+    CheckpointConfig,
+    Golden,
+    file_sha256,
+)
 from model.features import LogMel
 from model.labels import LabelSet
 from model.registry import model_cache
@@ -60,7 +70,7 @@ def open_export(export: Export) -> Checkpoint:
     folder = export.folder
     try:
         return describe(folder, export.weights_sha256)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise BrokenExportError(f"the export in {folder} cannot be used: {error}") from error
 
 
@@ -82,8 +92,7 @@ def describe(folder: Path, weights_sha256: str) -> Checkpoint:
 
 def weights_sha256(folder: Path) -> str:
     """The SHA-256 of a checkpoint's weights, without loading them."""
-    with (folder / WEIGHTS).open("rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()
+    return file_sha256(folder / WEIGHTS)
 
 
 def installed_version(package: str) -> str:

@@ -17,7 +17,6 @@ from server.runtimes.base import RuntimeInfo
 from server.runtimes.exported import OUTPUTS, Export, ExportedRuntime
 from server.serving_errors import BrokenExportError, RuntimeUnavailableError
 
-MODEL = "model.onnx"
 Provider = tuple[str, dict[str, str]]
 
 
@@ -122,14 +121,11 @@ def _open(export: Export, chosen: list[Provider]) -> Any:
     missing = [name for name, _ in chosen if name not in onnxruntime.get_available_providers()]
     if missing:
         raise RuntimeUnavailableError(f"this ONNX Runtime has no {missing[0]}; install Hark with its gpu extra")
-    path = export.folder / MODEL
-    if not path.is_file():
-        raise BrokenExportError(f"{path} is missing; export the checkpoint again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores to others
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path, options, providers=chosen)
+        return onnxruntime.InferenceSession(export.model, options, providers=chosen)
     except Exception as error:  # its errors have no common base
-        raise BrokenExportError(f"ONNX Runtime cannot read {path}") from error
+        raise BrokenExportError(f"ONNX Runtime cannot read {export.model}") from error

@@ -1,7 +1,6 @@
 """OpenVINO on the CPU: bfloat16, or eight-bit weights with activations quantised while running."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ from model.features import LogMel
 from model.precision import best_cpu_precision
 from server.runtimes.exported import OUTPUTS, Export, ExportedRuntime
 from server.serving_errors import BrokenExportError, RuntimeUnavailableError
-
-MODEL = "model.xml"
 
 
 class OpenVinoRuntime(ExportedRuntime):
@@ -60,14 +57,11 @@ def _compile(export: Export) -> Any:
         import openvino
     except ImportError as error:
         raise RuntimeUnavailableError("OpenVINO is not installed; install Hark with its cpu extra") from error
-    path: Path = export.folder / MODEL
-    if not path.is_file():
-        raise BrokenExportError(f"{path} is missing; export the checkpoint again")
     core = openvino.Core()
     options = compile_options(export, torch.get_num_threads())
     if "TBB_PARTITIONER" in core.get_property("CPU", "SUPPORTED_PROPERTIES"):  # older versions lack it
         options["TBB_PARTITIONER"] = "AUTO"  # a core that is held up hands its share of the work to the others
     try:
-        return core.compile_model(path, "CPU", options)
+        return core.compile_model(export.model, "CPU", options)
     except RuntimeError as error:  # its words span lines and name its own source files
-        raise BrokenExportError(f"OpenVINO cannot read {path}") from error
+        raise BrokenExportError(f"OpenVINO cannot read {export.model}") from error

@@ -13,8 +13,6 @@ from model.features import LogMel
 from server.runtimes.exported import OUTPUTS, Export, ExportedRuntime
 from server.serving_errors import BrokenExportError, RuntimeUnavailableError
 
-MODEL = "model.plan"
-
 
 class TensorRtRuntime(ExportedRuntime):
     """One plan with one execution context, used by one thread."""
@@ -52,14 +50,10 @@ class TensorRtRuntime(ExportedRuntime):
         return answers
 
     def _deserialise(self, export: Export) -> Any:
-        try:
-            plan = (export.folder / MODEL).read_bytes()
-        except OSError as error:
-            raise BrokenExportError(f"{error.filename} cannot be read: {error.strerror}") from error
         with torch.cuda.device(self._device):
-            engine = self._runtime.deserialize_cuda_engine(plan)
+            engine = self._runtime.deserialize_cuda_engine(export.model.read_bytes())
         if engine is None:
-            raise BrokenExportError(f"TensorRT cannot read {export.folder / MODEL}; export the checkpoint again")
+            raise BrokenExportError(f"TensorRT cannot read {export.model}; export the checkpoint again")
         return engine
 
 

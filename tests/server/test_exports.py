@@ -1,5 +1,6 @@
 """Exports are made once, by a process of its own, under a name that holds all they depend on."""
 
+import json
 import os
 import shutil
 import sys
@@ -14,16 +15,17 @@ from export.folder import FORMAT
 from model.checkpoint import Checkpoint
 from server import exports
 from server.exports import EXPORTABLE, cached_folder, get_export, is_export, open_export, run_export
-from server.runtimes.exported import read_export
+from server.golden import GOLDEN_TOLERANCE
+from server.runtimes.exported import PRECISIONS, read_export
 from server.serving_errors import BrokenExportError, RuntimeUnavailableError
 
 ExportOf = Callable[[str, str], Path]
-NUMBERS = '"runtime": 1, "precision": [2], "source_weights_sha256": 3'
 
 
 def test_both_rooms_mean_the_same_backbones_and_format(export_of: ExportOf) -> None:
     assert EXPORTABLE == EXPORTED_THERE
     assert read_export(export_of("onnx", "int8")).about["format"] == FORMAT
+    assert set(PRECISIONS) == GOLDEN_TOLERANCE.keys()
 
 
 def test_an_export_opens_as_its_checkpoint_less_the_network(small_ast: Checkpoint, export_of: ExportOf) -> None:
@@ -69,35 +71,108 @@ def test_a_cached_export_is_not_made_again(
     assert made[0][1:4] == ["-m", "export.command", str(small_ast.folder)]
 
 
-@pytest.mark.parametrize("damage", ['{"format": 1}', "half a fi", '"source_weights_sha256": "0000'])
+def zero_a_sector(file: Path) -> None:
+    """As a disk that lost one: 4 KiB in the middle."""
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4096] = bytes(4096)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", ['{"format": 1}', "half a fi", '"source_weights_sha256": "0000', "sector"])
 def test_a_cached_export_that_cannot_be_used_is_made_anew(
     small_ast: Checkpoint, export_of: ExportOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    """Left by an older Hark, cut off, or of other weights: it stood in the way at every start."""
+    """Left by an older Hark, cut off, or of other weights: it stood in the way at every start.
+
+    One whose model had lost a sector was served, or refused at every start, and never made again.
+    """
     folder = cached_folder(tmp_path, small_ast, "onnx", "int8", "cpu")
     shutil.copytree(export_of("onnx", "int8"), folder)
     about = (folder / "export.json").read_text()
     other_weights = about.replace('"source_weights_sha256": "', damage)
-    (folder / "export.json").write_text(other_weights if "sha256" in damage else damage)
+    if damage == "sector":
+        zero_a_sector(folder / "model.onnx")
+    else:
+        (folder / "export.json").write_text(other_weights if "sha256" in damage else damage)
     monkeypatch.setattr(
         exports, "run_export", lambda command, _: shutil.copytree(export_of("onnx", "int8"), command[4])
     )
     export = get_export(small_ast.folder, small_ast, "onnx", "int8", "cpu", tmp_path)
     assert export.weights_sha256 == small_ast.weights_sha256
     assert (folder / "export.json").read_text() == about
+    assert (folder / "model.onnx").read_bytes() == (export_of("onnx", "int8") / "model.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("about", ["", "{}", '{"format": 1}', "[]", f'{{"format": {FORMAT}, {NUMBERS}}}'])
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("onnx", "model.onnx"),
+        ("openvino", "model.xml"),
+        ("openvino", "model.bin"),
+        ("onnx", "config.json"),
+        ("onnx", "labels.json"),
+        ("onnx", "golden.safetensors"),
+    ],
+)
+def test_an_export_with_a_changed_or_missing_file_is_refused(
+    export_of: ExportOf, tmp_path: Path, target: str, name: str
+) -> None:
+    """What is off by less than the golden check's tolerance was served: scores moved by 0.05."""
+    folder = tmp_path / "export"
+    shutil.copytree(export_of(target, "int8"), folder)
+    (folder / "README.md").write_text("# my words\n")
+    assert read_export(folder).folder == folder
+    zero_a_sector(folder / name)
+    with pytest.raises(BrokenExportError, match=f"{name} is not as it was exported"):
+        read_export(folder)
+    (folder / name).unlink()
+    with pytest.raises(BrokenExportError, match=f"{name} cannot be read"):
+        read_export(folder)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"runtime": "foo"},
+        {"runtime": ["onnx"]},
+        {"runtime": "tensorrt"},
+        {"precision": "fp8"},
+        {"precision": [2]},
+        {"source_weights_sha256": 3},
+        {"compile": [1]},
+        {"compile": {"threads": 1}},
+        {"versions": "1.0"},
+        {"files": []},
+        {"files": {}},
+    ],
+)
+def test_a_description_with_a_value_that_no_runtime_understands_is_refused(
+    export_of: ExportOf, tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    """Each was found out where it was used, and stopped the server; an unknown runtime was taken for ONNX."""
+    folder = tmp_path / "export"
+    shutil.copytree(export_of("onnx", "int8"), folder)
+    about = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").write_text(json.dumps({**about, **wrong}))
+    with pytest.raises(BrokenExportError, match="no description"):
+        read_export(folder)
+
+
+@pytest.mark.parametrize("about", ["", "{}", '{"format": 1}', "[]", f'{{"format": {FORMAT}}}'])
 def test_a_folder_that_does_not_describe_itself_is_refused(tmp_path: Path, about: str) -> None:
     (tmp_path / "export.json").write_text(about)
     with pytest.raises(BrokenExportError):
         read_export(tmp_path)
 
 
-def test_an_export_without_its_files_is_refused(export_of: ExportOf, tmp_path: Path) -> None:
-    shutil.copy(export_of("onnx", "int8") / "export.json", tmp_path)
+def test_a_golden_clip_that_cannot_be_read_is_refused(export_of: ExportOf, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(export_of("onnx", "int8"), folder)
+    export = read_export(folder)
+    os.truncate(folder / "golden.safetensors", 100)
     with pytest.raises(BrokenExportError):
-        open_export(read_export(tmp_path))
+        open_export(export)
 
 
 def test_what_the_process_says_last_is_the_reason() -> None:
