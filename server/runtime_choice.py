@@ -82,6 +82,8 @@ def candidates(backbone: str, device: str, runtime: str, precision: str) -> list
     else:
         on_gpu = device.startswith("cuda")
         known = gpu_candidates() if on_gpu else cpu_candidates()
+        if backbone == "cnn":  # exported in float32 only
+            known = [c for c in known if c.precision == "float32" or not c.target]
         wished = [c for c in known if runtime in ("auto", c.runtime) and precision in ("auto", c.precision)]
         if precision == "auto" and not on_gpu:
             wished = [candidate for candidate in wished if candidate not in LESS_EXACT]

@@ -42,6 +42,14 @@ def test_what_misses_a_bar_serves_only_when_its_precision_is_asked_for(monkeypat
     assert candidates("ast", "cpu", "onnx", "int8") == [Candidate("onnx", "int8"), SAFEST]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_cnn_is_asked_of_exports_in_float32_only(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """`hark export` refuses the others, and would at every start."""
+    packages(monkeypatch, "openvino", "onnxruntime", "tensorrt")
+    exported = {c for c in candidates("cnn", device, "auto", "auto") if c.target}
+    assert exported == {ONNX}
+
+
 def test_a_processor_without_bfloat16_is_not_made_to_emulate_it(monkeypatch: pytest.MonkeyPatch) -> None:
     packages(monkeypatch, "openvino", "onnxruntime")
     monkeypatch.setattr(runtime_choice, "best_cpu_precision", lambda: "float32")
