@@ -83,10 +83,12 @@ def check_exportable(checkpoint: Checkpoint) -> None:
         )
 
 
-def check_precision(runtime: str, precision: str, known: tuple[str, ...]) -> None:
-    """Raises: NotExportableError naming the precisions that the target has."""
+def check_precision(checkpoint: Checkpoint, runtime: str, precision: str, known: tuple[str, ...]) -> None:
+    """Raises: NotExportableError naming the precisions that the target, or the network, has."""
     if precision not in known:
         raise NotExportableError(f"{runtime} exports come in {', '.join(known)}, not in {precision}")
+    if checkpoint.config.backbone == "cnn" and precision != "float32":  # its norms join its convolutions in float32
+        raise NotExportableError(f"a CNN is exported in float32 only, not in {precision}")
 
 
 def metadata(checkpoint: Checkpoint, precision: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from export.errors import ExportError, MissingPackageError
 from model.checkpoint import Checkpoint
+from model.precision import Precision, to_precision
 
 try:
     import onnx
@@ -39,6 +40,18 @@ def log_mel_example(checkpoint: Checkpoint) -> Tensor:
     """Log-mel (2, T, F) to trace with: a batch of 1 would be taken for a constant."""
     features = checkpoint.config.features
     return torch.zeros(2, features.frames, features.mels)
+
+
+def lowered(checkpoint: Checkpoint, precision: Precision) -> nn.Module:
+    """The checkpoint's network in a precision, all but its patch layer, which is small.
+
+    ONNX has no bfloat16 convolution before opset 22, and the norms of a convolutional stem become part of its
+    convolutions in float32.
+    """
+    network = to_precision(checkpoint.network, precision)
+    if hasattr(network, "patch_embed"):
+        network.patch_embed = checkpoint.network.patch_embed
+    return network
 
 
 def write_graph(network: nn.Module, log_mel: Tensor, path: Path, metadata: dict[str, str] | None = None) -> None:

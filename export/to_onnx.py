@@ -1,7 +1,7 @@
 """AST and SSAST checkpoints to ONNX, in the form that ONNX Runtime executes fastest.
 
 float32    CPU and CUDA
-float16    CUDA: products in half precision; norms, residual sums and the head in float32
+float16    CUDA: products in half precision; patches, norms, residual sums and the head in float32
 int8       CPU: the blocks' products in eight bits (see `export/int8.py`)
 """
 
@@ -16,11 +16,11 @@ from export.attention import OneOperatorAttention, with_attention
 from export.clips import Clips
 from export.errors import MissingPackageError
 from export.folder import check_precision, make_export, metadata
-from export.graph import OPSET, OUTPUTS, log_mel_example, write_graph
+from export.graph import OPSET, OUTPUTS, log_mel_example, lowered, write_graph
 from export.int8 import quantise_dynamically
 from export.parity import Exported, Parity
 from model.checkpoint import Checkpoint
-from model.precision import Precision, to_precision
+from model.precision import Precision
 
 try:
     import onnxruntime
@@ -38,14 +38,14 @@ def to_onnx(
     clips: Clips | None = None,
 ) -> Parity:
     """Export, and compare with the checkpoint; raises as `make_export`."""
-    check_precision("onnx", precision, PRECISIONS)
+    check_precision(checkpoint, "onnx", precision, PRECISIONS)
     return make_export(checkpoint, folder, "onnx", precision, write_onnx, open_onnx, clips)
 
 
 def write_onnx(checkpoint: Checkpoint, precision: str, folder: Path) -> dict[str, Any]:
     """Write model.onnx."""
     traced = "float32" if precision == "int8" else precision
-    network = with_attention(to_precision(checkpoint.network, cast(Precision, traced)), OneOperatorAttention)
+    network = with_attention(lowered(checkpoint, cast(Precision, traced)), OneOperatorAttention)
     path = folder / MODEL
     write_graph(network.eval(), log_mel_example(checkpoint), path, metadata(checkpoint, precision))
     if precision == "int8":

@@ -43,7 +43,7 @@ def to_openvino(
     clips: Clips | None = None,
 ) -> Parity:
     """Export, and compare with the checkpoint; raises as `make_export`."""
-    check_precision("openvino", precision, PRECISIONS)
+    check_precision(checkpoint, "openvino", precision, PRECISIONS)
     options = compile_options(checkpoint, precision)
     return make_export(
         checkpoint,

@@ -4,7 +4,7 @@ The network is strongly typed: every tensor has the type that the graph gives it
 or a softmax by itself (what goes wrong otherwise: NVIDIA/TensorRT#4723). Written to the Python API of TensorRT 10; in
 TensorRT 11 strong typing is the only kind and the flag is ignored.
 
-float32 bfloat16 float16     products in that type; norms, softmax, residual sums and the head in float32
+float32 bfloat16 float16     products in that type; patches, norms, softmax, residual sums and the head in float32
 
 A plan serves batches from 1 to the largest one; it is tuned for a middle one. It fits one kind of GPU and one version
 of TensorRT only; export.json says which.
@@ -21,10 +21,10 @@ from export.attention import SteadyAttention, with_attention
 from export.clips import Clips
 from export.errors import ExportError, MissingPackageError
 from export.folder import check_precision, make_export, metadata
-from export.graph import OPSET, OUTPUTS, log_mel_example, write_graph
+from export.graph import OPSET, OUTPUTS, log_mel_example, lowered, write_graph
 from export.parity import Exported, Parity
 from model.checkpoint import Checkpoint
-from model.precision import Precision, to_precision
+from model.precision import Precision
 
 try:
     import tensorrt
@@ -54,7 +54,7 @@ def to_tensorrt(
 
     Raises: as `make_export`; ExportError where there is no GPU or TensorRT refuses the graph.
     """
-    check_precision("tensorrt", precision, PRECISIONS)
+    check_precision(checkpoint, "tensorrt", precision, PRECISIONS)
     if not torch.cuda.is_available():
         raise ExportError("a TensorRT plan is built on the GPU that will run it, and there is none that torch can use")
 
@@ -72,9 +72,7 @@ def to_tensorrt(
 
 def write_typed_graph(checkpoint: Checkpoint, precision: str, folder: Path) -> Path:
     """Write the ONNX graph whose types TensorRT will follow, and answer its path."""
-    network = with_attention(to_precision(checkpoint.network, cast(Precision, precision)), SteadyAttention)
-    if hasattr(network, "patch_embed"):  # ONNX has no bfloat16 convolution before opset 22, and this one is small
-        network.patch_embed = checkpoint.network.patch_embed
+    network = with_attention(lowered(checkpoint, cast(Precision, precision)), SteadyAttention)
     path = folder / "graph.onnx"
     write_graph(network, log_mel_example(checkpoint), path, metadata(checkpoint, precision))
     return path

@@ -12,7 +12,9 @@ import torch
 from export import folder as export_folder
 from export.errors import ExportError, NotExportableError, ParityError
 from export.to_onnx import open_onnx, to_onnx
+from export.to_openvino import to_openvino
 from model.checkpoint import Checkpoint
+from tests.small import save_small
 
 ExportOf = Callable[[str, str], Path]
 
@@ -77,6 +79,27 @@ def test_a_mamba_network_is_refused_with_what_to_do_instead(small_aum: Checkpoin
 def test_a_precision_that_the_target_lacks_is_refused(small_ast: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(NotExportableError, match="float32, float16, int8"):
         to_onnx(small_ast, tmp_path / "out", "bfloat16")
+
+
+@pytest.mark.parametrize(("to", "precisions"), [(to_onnx, ("float16", "int8")), (to_openvino, ("bfloat16", "int8"))])
+def test_a_cnn_is_exported_in_float32_only(to: Callable[..., object], precisions: tuple[str], tmp_path: Path) -> None:
+    """Its norms join its convolutions in float32: what was called float16 was none."""
+    cnn = save_small(tmp_path / "cnn", "cnn")
+    for precision in precisions:
+        with pytest.raises(NotExportableError, match="float32 only"):
+            to(cnn, tmp_path / "out", precision)
+
+
+def test_a_convolutional_stem_stays_in_float32(tmp_path: Path) -> None:
+    """ast-tiny has one: its float16 export always failed, for half its first convolution was float32."""
+    conv = save_small(tmp_path / "ast", "ast", stem="conv", width=64, stride_mels=16, stride_frames=16)
+    to_onnx(conv, tmp_path / "out", "float16")
+    model = onnx.load(tmp_path / "out" / "model.onnx")
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    products = [node for node in model.graph.node if node.op_type in ("MatMul", "Gemm") and node.input[1] in types]
+    assert {types[name] for node in convolutions for name in node.input[1:]} == {onnx.TensorProto.FLOAT}
+    assert [types[node.input[1]] for node in products].count(onnx.TensorProto.FLOAT16) == 8
 
 
 def test_an_existing_folder_is_not_overwritten(small_ast: Checkpoint, tmp_path: Path) -> None:
