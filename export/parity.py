@@ -14,8 +14,31 @@ from model.training.metrics import mean_average_precision
 Exported = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """An exported model: log-mel float32 (B, T, F) → logits (B, C), embeddings (B, D)."""
 
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2, "int8": 1e-1}
-"""Largest difference of a logit, as a share of the range that the checkpoint's logits span (at least 1)."""
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a precision may change.
+
+    `share` is the largest difference of a logit or an embedding by the range that the checkpoint's span. On many real
+    clips so large a part of them may have another set of best five labels, and so much may mAP change.
+    """
+
+    share: float
+    best_five: float
+    map: float
+
+
+# Measured with ast-tiny on 200 clips: float16 4e-5, none and 0; bfloat16 0.014, 7.5 % and 0.0002; int8 0.006, 4 % and
+# 0.0055. mAP moves in steps: a class that only one of the clips has is a 41st of it there.
+TOLERANCES = {
+    "float32": Tolerance(1e-4, 0.01, 0.001),
+    "float16": Tolerance(2e-2, 0.02, 0.005),
+    "bfloat16": Tolerance(5e-2, 0.15, 0.01),
+    "int8": Tolerance(1e-1, 0.15, 0.01),
+}
+
+MANY_CLIPS = 50
+"""Of fewer clips a share says little: one alone would be past it."""
 
 SCORE_TOLERANCE = 0.02
 """Most that a score above `SPOKEN_SCORE` may move in any precision."""
@@ -28,9 +51,9 @@ SPOKEN_SCORE = 0.1
 class Parity:
     """Differences of logits and scores, and the shares of clips whose best label, or set of best five, is the same.
 
-    `relative_diff` is the largest logit difference by the range of the checkpoint's logits, at least 1;
-    `max_score_diff` looks at scores above 0.1 only. `map_diff` is the export's mean average precision less the
-    checkpoint's, where the clips' labels are known.
+    `relative_diff` is the largest logit difference by the range of the checkpoint's logits, at least 1, and
+    `relative_embedding_diff` that of embeddings, whose range may be any; `max_score_diff` looks at scores above 0.1
+    only. `map_diff` is the export's mean average precision less the checkpoint's, where the clips' labels are known.
     """
 
     clips: int
@@ -41,19 +64,26 @@ class Parity:
     top1_agreement: float
     top5_agreement: float
     max_embedding_diff: float = 0.0
+    relative_embedding_diff: float = 0.0
     map_diff: float | None = None
 
     def check(self, precision: str) -> None:
         """Raises: ParityError past the precision's tolerance."""
-        if not self.relative_diff <= TOLERANCE[precision]:
-            raise ParityError(
-                f"the export's logits differ by {self.relative_diff:.2g} of their range, more than the"
-                f" {TOLERANCE[precision]:g} that {precision} may"
-            )
-        if not self.max_score_diff <= SCORE_TOLERANCE:
-            raise ParityError(
-                f"the export moves a score by {self.max_score_diff:.2g}, more than the {SCORE_TOLERANCE:g} it may"
-            )
+        allowed = TOLERANCES[precision]
+        found = {
+            "largest difference of logits, as a share of their range,": (self.relative_diff, allowed.share),
+            "largest difference of embeddings, as a share of their range,": (
+                self.relative_embedding_diff,
+                allowed.share,
+            ),
+            "largest difference of a score": (self.max_score_diff, SCORE_TOLERANCE),
+        }
+        if self.clips >= MANY_CLIPS:
+            found["share of clips with other best five labels"] = (1 - self.top5_agreement, allowed.best_five)
+            found["change of mean average precision"] = (abs(self.map_diff or 0.0), allowed.map)
+        for what, (difference, most) in found.items():
+            if not difference <= most:
+                raise ParityError(f"the export's {what} is {difference:.2g}, and in {precision} may be {most:g}")
 
 
 def measure_parity(checkpoint: Checkpoint, exported: Exported, clips: Clips | None = None) -> Parity:
@@ -62,20 +92,23 @@ def measure_parity(checkpoint: Checkpoint, exported: Exported, clips: Clips | No
     clips: the golden clip and sounds made in code where none are given.
     """
     clips = clips or Clips([checkpoint.golden.waveform, *made_sounds(checkpoint)])
-    expected, actual, distances = [], [], []
-    for waveform in clips.waveforms:
-        with torch.inference_mode():
-            log_mel = checkpoint.features(waveform[None])
-            embeddings = checkpoint.network.embed(log_mel)  # type: ignore[operator, union-attr]
-            logits = checkpoint.network.head(embeddings)  # type: ignore[operator, union-attr]
-        logits_there, embeddings_there = exported(log_mel.numpy())
-        expected.append(logits.float().numpy())
-        actual.append(logits_there)
-        distances.append(_largest(embeddings.float().numpy() - embeddings_there))
-    answers = np.concatenate(expected), np.concatenate(actual)
-    compared = compare_logits(*answers, checkpoint.config.activation)
-    map_diff = None if clips.truth is None else _map_difference(*answers, clips.truth)
-    return replace(compared, max_embedding_diff=max(distances), map_diff=map_diff)
+    pairs = [_answers(checkpoint, exported, waveform) for waveform in clips.waveforms]
+    expected, actual, features, features_there = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    compared = compare_logits(expected, actual, checkpoint.config.activation)
+    map_diff = None if clips.truth is None else _map_difference(expected, actual, clips.truth)
+    distance = _largest(features_there - features)
+    relative = distance / (float(np.ptp(features)) or 1.0)
+    return replace(compared, max_embedding_diff=distance, relative_embedding_diff=relative, map_diff=map_diff)
+
+
+def _answers(checkpoint: Checkpoint, exported: Exported, waveform: torch.Tensor) -> tuple[np.ndarray, ...]:
+    """One clip's logits, expected and actual, and its embeddings, expected and actual, each of one row."""
+    with torch.inference_mode():
+        log_mel = checkpoint.features(waveform[None])
+        embeddings = checkpoint.network.embed(log_mel)  # type: ignore[operator, union-attr]
+        logits = checkpoint.network.head(embeddings)  # type: ignore[operator, union-attr]
+    logits_there, embeddings_there = exported(log_mel.numpy())
+    return logits.float().numpy(), logits_there, embeddings.float().numpy(), embeddings_there
 
 
 def made_sounds(checkpoint: Checkpoint) -> list[torch.Tensor]:

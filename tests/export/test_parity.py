@@ -1,5 +1,6 @@
 """What the comparison counts, and what it lets pass."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from export.clips import read_clips
 from export.errors import ExportError, ParityError
-from export.parity import compare_logits, made_sounds, measure_parity
+from export.parity import MANY_CLIPS, Exported, compare_logits, made_sounds, measure_parity
 from model.checkpoint import Checkpoint
 
 
@@ -46,6 +47,40 @@ def test_a_moved_score_is_refused_though_the_logits_are_within_their_range() -> 
     moved = compare_logits(wide, wide + 0.3)
     with pytest.raises(ParityError, match="score"):
         moved.check("int8")
+
+
+def test_wrong_embeddings_are_refused_though_every_logit_is_right(small_ast: Checkpoint) -> None:
+    """An export with embeddings times -3 was kept and served: nothing looked at them."""
+
+    def exported(factor: float) -> Exported:
+        def run(log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            with torch.inference_mode():
+                embeddings = small_ast.network.embed(torch.from_numpy(log_mel))
+                return small_ast.network.head(embeddings).numpy(), factor * embeddings.numpy()
+
+        return run
+
+    measure_parity(small_ast, exported(1.0)).check("float32")
+    for factor in (-3.0, float("nan")):
+        wrong = measure_parity(small_ast, exported(factor))
+        for precision in ("float32", "float16", "bfloat16", "int8"):
+            with pytest.raises(ParityError, match="embeddings"):
+                wrong.check(precision)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("wrong", "words"), [({"top5_agreement": 0.8}, "best five"), ({"map_diff": -0.02}, "average precision")]
+)
+def test_labels_in_another_order_are_refused_on_many_real_clips(
+    precision: str, wrong: dict[str, float], words: str
+) -> None:
+    """Both were measured, written down and not looked at."""
+    same = compare_logits(np.zeros((MANY_CLIPS, 6)), np.zeros((MANY_CLIPS, 6)))
+    same.check(precision)
+    with pytest.raises(ParityError, match=words):
+        replace(same, **wrong).check(precision)
+    replace(same, clips=4, **wrong).check(precision)
 
 
 def test_the_map_difference_is_counted_where_labels_are_known(small_ast: Checkpoint, tmp_path: Path) -> None:
