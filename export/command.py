@@ -18,10 +18,10 @@ from export.parity import Parity
 from model.checkpoint import Checkpoint, load
 from model.registry import find_checkpoint
 
-TARGETS = {"onnx": "cpu", "openvino": "cpu", "tensorrt": "gpu"}
+TARGETS = {"onnx": "cpu", "openvino": "cpu", "tensorrt": "gpu", "onnx-tensorrt": "gpu"}
 """What a checkpoint can be exported to, and the extra that brings its packages."""
 
-DEFAULT_PRECISIONS = {"onnx": "float32", "openvino": "float32", "tensorrt": "bfloat16"}
+DEFAULT_PRECISIONS = {"onnx": "float32", "openvino": "float32", "tensorrt": "bfloat16", "onnx-tensorrt": "float16"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,13 +59,14 @@ def export(checkpoint: Checkpoint, given: argparse.Namespace) -> Parity:
     if given.to == "tensorrt":
         options |= {"timing_cache": given.timing_cache, "largest_batch": given.largest_batch, "progress": _note}
     try:
-        module = importlib.import_module(f"export.to_{given.to}")
+        function = f"to_{given.to.replace('-', '_')}"
+        module = importlib.import_module(f"export.{function}")
     except MissingPackageError:
         raise
     except ImportError as error:
         raise MissingPackageError(f"a package that exporting to {given.to} needs is missing: {error}") from error
     _note(f"exporting {checkpoint.name} to {given.to} in {precision}")
-    return getattr(module, f"to_{given.to}")(checkpoint, given.folder, precision, **options)
+    return getattr(module, function)(checkpoint, given.folder, precision, **options)
 
 
 def _parser() -> argparse.ArgumentParser:

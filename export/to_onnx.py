@@ -5,12 +5,14 @@ float16    CUDA: products in half precision; patches, norms, residual sums and t
 int8       CPU: the blocks' products in eight bits (see `export/int8.py`)
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
 from export.attention import OneOperatorAttention, with_attention
 from export.clips import Clips
@@ -19,6 +21,7 @@ from export.folder import check_precision, make_export, metadata
 from export.graph import OPSET, OUTPUTS, log_mel_example, lowered, write_graph
 from export.int8 import quantise_dynamically
 from export.parity import Exported, Parity
+from model.backbones.transformer import Attention
 from model.checkpoint import Checkpoint
 from model.precision import Precision
 
@@ -42,10 +45,15 @@ def to_onnx(
     return make_export(checkpoint, folder, "onnx", precision, write_onnx, open_onnx, clips)
 
 
-def write_onnx(checkpoint: Checkpoint, precision: str, folder: Path) -> dict[str, Any]:
+def write_onnx(
+    checkpoint: Checkpoint,
+    precision: str,
+    folder: Path,
+    attention: Callable[[Attention], nn.Module] = OneOperatorAttention,
+) -> dict[str, Any]:
     """Write model.onnx."""
     traced = "float32" if precision == "int8" else precision
-    network = with_attention(lowered(checkpoint, cast(Precision, traced)), OneOperatorAttention)
+    network = with_attention(lowered(checkpoint, cast(Precision, traced)), attention)
     path = folder / MODEL
     write_graph(network.eval(), log_mel_example(checkpoint), path, metadata(checkpoint, precision))
     if precision == "int8":

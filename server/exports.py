@@ -45,7 +45,7 @@ log = structlog.get_logger()
 EXPORTABLE = ("ast", "ssast", "cnn")
 """Backbones that `hark export` takes; a Mamba's selective scan has no form in the targets."""
 
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
+PACKAGES = {"onnx": "onnxruntime", "onnx-tensorrt": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """What each target's exports depend on the version of."""
 
 EXPORT_SECONDS = 1800

@@ -44,7 +44,7 @@ class Candidate:
     @property
     def target(self) -> str:
         """What `hark export` calls the export that the runtime reads; "" for torch."""
-        return {"torch": "", "onnx-tensorrt": "onnx"}.get(self.runtime, self.runtime)
+        return "" if self.runtime == "torch" else self.runtime
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from server.runtimes.onnx_runtime import OnnxRuntime
 from server.runtimes.openvino_runtime import OpenVinoRuntime
 from server.runtimes.separate import SeparateRuntime
 from server.runtimes.tensorrt_runtime import TensorRtRuntime
-from server.serving_errors import BrokenExportError, RuntimeUnavailableError
+from server.serving_errors import RuntimeUnavailableError
 
 Load = Callable[[Path, str], Checkpoint]
 
@@ -61,7 +61,7 @@ class Source:
 
         Raises: RuntimeRefusedError; CheckpointError.
         """
-        if candidate.runtime == "torch" and self.export is None:
+        if candidate.runtime == "torch":
             if candidate.precision == "int8":
                 raise RuntimeUnavailableError(
                     "the torch runtime has no int8; openvino and onnx have, for AST and SSAST"
@@ -86,7 +86,7 @@ class Source:
             sought = self.folder, self.described, candidate.target, candidate.precision, device, self.cache
             export = get_export(*sought)
         features = LogMel(self.described.config.features)  # its own, for each device has one
-        return _open(candidate, export, features, device, largest_batch, self.cache)
+        return _open(export, features, device, largest_batch)
 
 
 def check_device(candidate: Candidate, device: str) -> None:
@@ -98,15 +98,11 @@ def check_device(candidate: Candidate, device: str) -> None:
         raise RuntimeUnavailableError("TensorRT needs an NVIDIA GPU, and the device is a CPU")
 
 
-def _open(
-    candidate: Candidate, export: Export, features: LogMel, device: str, largest_batch: int, cache: Path
-) -> Runtime:
-    match candidate.runtime:
+def _open(export: Export, features: LogMel, device: str, largest_batch: int) -> Runtime:
+    match export.runtime:
         case "openvino":
             return OpenVinoRuntime(export, features, device)
         case "tensorrt":
             return TensorRtRuntime(export, features, device)
-        case "onnx" | "onnx-tensorrt" as name:
-            return OnnxRuntime(export, features, device, name, cache / "tensorrt", largest_batch)
-        case name:
-            raise BrokenExportError(f"the export in {export.folder} is for {name!r}, which runs no exports")
+        case _:
+            return OnnxRuntime(export, features, device, largest_batch)

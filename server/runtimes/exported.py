@@ -18,7 +18,12 @@ DESCRIPTION = "export.json"
 FORMAT = 4
 """Exports of older formats are made anew: 4 brought the files' checksums."""
 
-MODELS = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "tensorrt": ("model.plan",)}
+MODELS = {
+    "onnx": ("model.onnx",),
+    "onnx-tensorrt": ("model.onnx",),
+    "openvino": ("model.xml", "model.bin"),
+    "tensorrt": ("model.plan",),
+}
 """What an export's runtime may be, and the files of its model."""
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")

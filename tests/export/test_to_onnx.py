@@ -12,8 +12,10 @@ import torch
 from export import folder as export_folder
 from export.errors import ExportError, NotExportableError, ParityError
 from export.to_onnx import open_onnx, to_onnx
+from export.to_onnx_tensorrt import to_onnx_tensorrt
 from export.to_openvino import to_openvino
 from model.checkpoint import Checkpoint
+from server.runtimes.exported import read_export
 from tests.small import save_small
 
 ExportOf = Callable[[str, str], Path]
@@ -58,6 +60,19 @@ def test_the_graph_says_whose_it_is_and_keeps_norms_and_attention_whole(
     assert operators.count("MultiHeadAttention") == 2
     assert "Softmax" not in operators
     assert [value.name for value in model.graph.output] == ["logits", "embeddings"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_the_graph_for_the_tensorrt_provider_has_no_operator_that_tensorrt_lacks(
+    small_ast: Checkpoint, tmp_path: Path, precision: str
+) -> None:
+    """With ONNX Runtime's own attention TensorRT got parts of the graph, whose inputs had no profile."""
+    parity = to_onnx_tensorrt(small_ast, tmp_path / "out", precision)
+    assert parity.relative_diff < 1e-3
+    assert read_export(tmp_path / "out").runtime == "onnx-tensorrt"
+    nodes = onnx.load(tmp_path / "out" / "model.onnx").graph.node
+    assert "Softmax" in {node.op_type for node in nodes}
+    assert {node.domain for node in nodes} == {""}
 
 
 def test_eight_bit_weights_are_signed_and_the_head_stays_float(export_of: ExportOf) -> None:
