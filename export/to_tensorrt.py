@@ -10,6 +10,7 @@ A plan serves batches from 1 to the largest one; it is tuned for a middle one. I
 of TensorRT only; export.json says which.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -104,13 +105,16 @@ def build_plan(
         raise ExportError("TensorRT found no plan for the network; its log says why")
     if timing_cache is not None:
         timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        timing_cache.write_bytes(bytes(cache.serialize()))
+        partial = timing_cache.with_suffix(f".{os.getpid()}.partial")
+        partial.write_bytes(bytes(cache.serialize()))
+        partial.replace(timing_cache)
     return bytes(plan)
 
 
 def _configure(builder: Any, checkpoint: Checkpoint, largest_batch: int, progress: Progress) -> Any:
     config = builder.create_builder_config()
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default, and float32 would not be
     profile = builder.create_optimization_profile()
     features = checkpoint.config.features
     batches = batch_profile(largest_batch)
@@ -126,7 +130,7 @@ def _read_timings(config: Any, path: Path | None) -> Any:
     """Give the builder what it measured before; an unreadable or foreign cache counts as empty."""
     data = path.read_bytes() if path is not None and path.is_file() else b""
     cache = config.create_timing_cache(data)
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, ignore_mismatch=False)
     return cache
@@ -159,6 +163,8 @@ def open_plan(folder: Path) -> Exported:
     if engine is None:
         raise ExportError("TensorRT cannot read the plan that it has just written; its log says why")
     context = engine.create_execution_context()
+    if context is None:
+        raise ExportError("TensorRT has no memory to run the plan that it has just written; its log says more")
 
     def run(log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         given = torch.from_numpy(log_mel).cuda().contiguous()

@@ -20,6 +20,7 @@ class StandIn(ModuleType):
         self.phases: list[str] = []
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+        self.BuilderFlag = SimpleNamespace(TF32="tf32")
         self.Logger = type("Logger", (), {"WARNING": "warning", "__init__": lambda self, severity: None})
         self.IProgressMonitor = type("IProgressMonitor", (), {"__init__": lambda self: None})
         self.Builder = lambda logger: _Builder(self)
@@ -82,11 +83,14 @@ class _Config:
     def set_memory_pool_limit(self, pool: str, pool_size: int) -> None:
         self.trt.calls.append(("set_memory_pool_limit", pool, pool_size))
 
+    def clear_flag(self, flag: str) -> None:
+        self.trt.calls.append(("clear_flag", flag))
+
     def add_optimization_profile(self, profile: _Profile) -> int:
         return -1 if self.trt.fail == "profile" else 0
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> "_TimingCache":
-        return _TimingCache(serialized_timing_cache)
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> "_TimingCache | None":
+        return None if serialized_timing_cache == b"half a fi" else _TimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: "_TimingCache", ignore_mismatch: bool) -> bool:
         self.trt.calls.append(("set_timing_cache", cache.data, ignore_mismatch))
@@ -106,6 +110,7 @@ class _Runtime:
         self.trt = trt
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> "_Engine | None":
+        self.trt.calls.append(("deserialize_cuda_engine",))
         return None if self.trt.fail == "deserialise" else _Engine(self.trt)
 
 
@@ -113,8 +118,9 @@ class _Engine:
     def __init__(self, trt: StandIn) -> None:
         self.trt = trt
 
-    def create_execution_context(self) -> "_Context":
-        return _Context(self.trt)
+    def create_execution_context(self) -> "_Context | None":
+        self.trt.calls.append(("create_execution_context",))
+        return None if self.trt.fail == "context" else _Context(self.trt)
 
 
 class _Context:

@@ -75,19 +75,22 @@ def test_a_build_is_strongly_typed_covers_every_batch_and_remembers_timings(
     said: list[str] = []
     assert module.build_plan(Path("graph.onnx"), small_ast, 64, timings, said.append) == b"plan"
     assert ("create_network", 1 << 1) in trt.calls
+    assert ("clear_flag", "tf32") in trt.calls
     assert ("set_shape", "log_mel", (1, 64, 32), (16, 64, 32), (64, 64, 32)) in trt.calls
     assert said == ["Building Engine, 3 steps"]
     assert timings.read_bytes() == b"+measured"
+    assert list(timings.parent.iterdir()) == [timings]
     module.build_plan(Path("graph.onnx"), small_ast, 64, timings, said.append)
     assert ("set_timing_cache", b"+measured", False) in trt.calls
 
 
-def test_another_gpus_timings_count_as_none(
-    small_ast: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("unusable", [b"another GPU's", b"half a fi"])
+def test_timings_of_another_gpu_or_cut_off_count_as_none(
+    small_ast: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unusable: bytes
 ) -> None:
     module, _ = exporter(monkeypatch)
     timings = tmp_path / "timings"
-    timings.write_bytes(b"another GPU's")
+    timings.write_bytes(unusable)
     module.build_plan(Path("graph.onnx"), small_ast, 1, timings, lambda _: None)
     assert timings.read_bytes() == b"+measured"
 
@@ -101,6 +104,16 @@ def test_what_tensorrt_refuses_is_said(
     module, _ = exporter(monkeypatch, fail)
     with pytest.raises(ExportError, match=words):
         module.build_plan(Path("graph.onnx"), small_ast, 8, None, lambda _: None)
+
+
+@pytest.mark.parametrize(("fail", "words"), [("deserialise", "cannot read"), ("context", "no memory")])
+def test_a_plan_that_cannot_be_opened_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: str, words: str
+) -> None:
+    module, _ = exporter(monkeypatch, fail)
+    (tmp_path / "model.plan").write_bytes(b"plan")
+    with pytest.raises(ExportError, match=words):
+        module.open_plan(tmp_path)
 
 
 @pytest.mark.parametrize(("largest", "tuned"), [(1, 1), (3, 1), (64, 16)])

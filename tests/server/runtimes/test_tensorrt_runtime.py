@@ -4,7 +4,8 @@ The library itself cannot be installed where these tests run.
 """
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,27 +28,45 @@ def plan(tmp_path: Path) -> Export:
     return Export(tmp_path, "tensorrt", "bfloat16", "", about)
 
 
+@contextmanager
+def during(trt: StandIn, what: str) -> Iterator[None]:
+    """Writes down where it begins and ends, among the library's calls."""
+    trt.calls.append((what,))
+    yield
+    trt.calls.append((f"no longer {what}",))
+
+
 def opened(monkeypatch: pytest.MonkeyPatch, plan: Export, checkpoint: Checkpoint, fail: str = "") -> tuple:
     """The runtime on tensors of the CPU, with torch's GPU functions out of the way."""
     trt = StandIn(fail)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
-    stream = SimpleNamespace(cuda_stream=7, synchronize=lambda: trt.calls.append(("synchronize",)))
+    stream = SimpleNamespace(
+        cuda_stream=7,
+        wait_stream=lambda other: trt.calls.append(("wait_stream", other)),
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: GPU)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: during(trt, "on device"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: during(trt, "on stream"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: "torch's")
     return TensorRtRuntime(plan, checkpoint.features, "cpu"), trt
 
 
-def test_shape_then_addresses_then_start_on_torchs_stream(
+def test_shape_then_addresses_then_start_on_the_devices_own_stream(
     small_ast: Checkpoint, plan: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The context was made, and run, on the first GPU whatever the device, and on torch's default stream."""
     runtime, trt = opened(monkeypatch, plan, small_ast)
+    opening = [("on device",), ("deserialize_cuda_engine",), ("create_execution_context",), ("no longer on device",)]
+    assert trt.calls == opening
+    trt.calls.clear()
     logits, embeddings = runtime._infer(torch.zeros(2, 64, 32))
     assert (logits.shape, embeddings.shape) == ((2, 6), (2, 32))
     addresses = [("set_tensor_address", name) for name in ("log_mel", "logits", "embeddings")]
     shape = ("set_input_shape", "log_mel", (2, 64, 32))
-    assert trt.calls == [shape, *addresses, ("execute_async_v3", 7), ("synchronize",)]
+    running = [("on stream",), shape, *addresses, ("execute_async_v3", 7), ("no longer on stream",)]
+    assert trt.calls == [("wait_stream", "torch's"), *running]
     assert (runtime.info.runtime, runtime.info.precision) == ("tensorrt", "bfloat16")
 
 
@@ -71,6 +90,8 @@ def test_a_plan_that_cannot_be_read_is_refused(
 ) -> None:
     with pytest.raises(BrokenExportError, match="cannot read"):
         opened(monkeypatch, plan, small_ast, fail="deserialise")
+    with pytest.raises(RuntimeUnavailableError, match="no memory"):
+        opened(monkeypatch, plan, small_ast, fail="context")
 
 
 def test_a_plan_for_another_gpu_or_version_is_never_loaded(plan: Export, monkeypatch: pytest.MonkeyPatch) -> None:
