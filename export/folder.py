@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from errno import EEXIST, ENOTDIR, ENOTEMPTY
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def make_export(
     folder = Path(folder).absolute()
     check_exportable(checkpoint)
     if folder.exists():
-        raise ExportError(f"{folder} exists already; name a new folder")
+        raise _occupied(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         new = Path(temporary) / "new"
@@ -69,8 +70,17 @@ def make_export(
             "files": files,
         }
         (new / DESCRIPTION).write_text(json.dumps(about, indent=2) + "\n")
-        new.rename(folder)
+        try:
+            new.rename(folder)
+        except OSError as error:
+            if error.errno not in (ENOTEMPTY, EEXIST, ENOTDIR):
+                raise
+            raise _occupied(folder) from error  # somebody was quicker
     return parity
+
+
+def _occupied(folder: Path) -> ExportError:
+    return ExportError(f"{folder} exists already; name a new folder")
 
 
 def check_exportable(checkpoint: Checkpoint) -> None:

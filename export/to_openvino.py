@@ -18,7 +18,7 @@ import torch
 
 from export.attention import SplitAttention, with_attention
 from export.clips import Clips
-from export.errors import MissingPackageError
+from export.errors import ExportError, MissingPackageError
 from export.folder import check_precision, make_export, metadata
 from export.graph import OPSET, OUTPUTS, log_mel_example, write_graph
 from export.int8 import compress_weights
@@ -68,7 +68,10 @@ def write_openvino(checkpoint: Checkpoint, precision: str, folder: Path) -> dict
         onnx.save(traced, graph)
     model = openvino.Core().read_model(graph)
     model.reshape([1, *log_mel.shape[1:]])
-    openvino.save_model(model, folder / MODEL, compress_to_fp16=precision == "bfloat16")
+    try:
+        openvino.save_model(model, folder / MODEL, compress_to_fp16=precision == "bfloat16")
+    except RuntimeError as error:  # its words are a C++ stream's
+        raise ExportError(f"OpenVINO cannot write its model to {folder}; the disk may be full") from error
     graph.unlink()
     versions = {"torch": torch.__version__, "onnx": onnx.__version__, "openvino": openvino.__version__}
     return {"opset": OPSET, "versions": versions, "compile": compile_options(checkpoint, precision)}

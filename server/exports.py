@@ -6,6 +6,8 @@ everything that it depends on, so a new version, other weights or another GPU ne
     runtimes/exports/ast-base-58f01ace40f7-openvino-int8-2026.4.1/
 """
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -107,7 +109,10 @@ def installed_version(package: str) -> str:
 
 def cached_folder(cache: Path, checkpoint: Checkpoint, target: str, precision: str, device: str) -> Path:
     """The folder of an export that may or may not be there yet."""
-    words = [checkpoint.name, checkpoint.weights_sha256[:12], target, precision, installed_version(PACKAGES[target])]
+    config = checkpoint.config
+    shown = checkpoint.weights_sha256, config.backbone, config.backbone_config, config.features.to_dict()
+    digest = hashlib.sha256(json.dumps([*shown, checkpoint.labels.mids]).encode()).hexdigest()
+    words = [checkpoint.name, digest[:12], target, precision, installed_version(PACKAGES[target])]
     if target == "tensorrt" and torch.cuda.is_available():
         words.append(torch.cuda.get_device_name(device))
     return cache / "exports" / re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(words))

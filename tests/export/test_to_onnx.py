@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -120,6 +121,27 @@ def test_a_convolutional_stem_stays_in_float32(tmp_path: Path) -> None:
 def test_an_existing_folder_is_not_overwritten(small_ast: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="exists already"):
         to_onnx(small_ast, tmp_path)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_who_comes_second_is_told_that_the_folder_exists(small_ast: Checkpoint, tmp_path: Path, folder: bool) -> None:
+    """The loser of two exports to one folder was told that a hidden folder was not empty."""
+    out = tmp_path / "out"
+
+    def meanwhile(*_: object) -> dict[str, Any]:
+        other = out / "export.json" if folder else out
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("another's")
+        return {}
+
+    def same(log_mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            embeddings = small_ast.network.embed(torch.from_numpy(log_mel))
+            return small_ast.network.head(embeddings).numpy(), embeddings.numpy()
+
+    with pytest.raises(ExportError, match="exists already"):
+        export_folder.make_export(small_ast, out, "onnx", "float32", meanwhile, lambda _: same)
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_drifting_export_is_refused_and_leaves_nothing(small_ast: Checkpoint, tmp_path: Path) -> None:

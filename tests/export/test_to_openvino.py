@@ -9,6 +9,7 @@ import openvino
 import pytest
 import torch
 
+from export import command
 from export.to_openvino import compile_options, open_openvino
 from model.checkpoint import Checkpoint
 
@@ -28,6 +29,20 @@ def test_any_batch_gives_the_checkpoints_logits_and_embeddings(
         exported_logits, exported_embeddings = run(log_mel[rows].numpy())
         np.testing.assert_allclose(exported_logits, logits[rows], atol=atol)
         np.testing.assert_allclose(exported_embeddings, embeddings[rows], atol=4 * atol)
+
+
+def test_a_full_disk_is_said(
+    small_ast: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback that ended in "basic_ios::clear"."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", fail)
+    assert command.main([str(small_ast.folder), str(tmp_path / "out"), "--to", "openvino"]) == 1
+    assert "the disk may be full" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_eight_bits_are_a_quarter_and_the_folder_says_how_to_compile(

@@ -13,6 +13,7 @@ import pytest
 from export.folder import EXPORTABLE as EXPORTED_THERE
 from export.folder import FORMAT
 from model.checkpoint import Checkpoint
+from model.labels import LabelSet
 from server import exports
 from server.exports import EXPORTABLE, cached_folder, get_export, is_export, open_export, run_export
 from server.golden import GOLDEN_TOLERANCE
@@ -45,13 +46,19 @@ def test_the_cached_name_changes_with_all_it_depends_on(
         return cached_folder(tmp_path, checkpoint, target, precision, "cpu").name
 
     names = {name(), name(replace(small_ast, weights_sha256="f" * 64)), name(target="openvino"), name(precision="x")}
+    heads = replace(small_ast.config, backbone_config={**small_ast.config.backbone_config, "heads": 4})
+    names.add(name(replace(small_ast, config=heads)))  # the same weights, and another graph
+    fewer = LabelSet.from_mids(small_ast.labels.mids[:-1])
+    names.add(name(replace(small_ast, labels=fewer)))
+    warier = replace(small_ast.config, thresholds={small_ast.labels.mids[0]: 0.9})
+    assert name(replace(small_ast, config=warier)) in names  # no export knows thresholds
     monkeypatch.setattr(exports, "installed_version", lambda _: "99.0")
     names.add(name())
     monkeypatch.setattr(exports.torch.cuda, "is_available", lambda: True)
     for gpu in ("NVIDIA H200", "NVIDIA L4"):
         monkeypatch.setattr(exports.torch.cuda, "get_device_name", lambda _, gpu=gpu: gpu)
         names.add(name(target="tensorrt"))
-    assert len(names) == 7
+    assert len(names) == 9
 
 
 def test_a_cached_export_is_not_made_again(
