@@ -31,7 +31,6 @@ from server.runtimes.torch_runtime import TorchRuntime
 from server.served_models import (
     ModelSettingsError,
     RuntimeDriftError,
-    ServingError,
     UnusableDeviceError,
     choose_device,
     load_models,
