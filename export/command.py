@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from export.clips import read_clips
-from export.errors import MissingPackageError
+from export.errors import MissingPackageError, ParityError
 from export.folder import check_exportable
 from export.parity import Parity
 from model.checkpoint import Checkpoint, load
@@ -20,6 +20,9 @@ from model.registry import find_checkpoint
 
 TARGETS = {"onnx": "cpu", "openvino": "cpu", "tensorrt": "gpu", "onnx-tensorrt": "gpu"}
 """What a checkpoint can be exported to, and the extra that brings its packages."""
+
+DRIFTS = 3
+"""Exit code for an export that computes something else than the checkpoint, which another try would not mend."""
 
 DEFAULT_PRECISIONS = {"onnx": "float32", "openvino": "float32", "tensorrt": "bfloat16", "onnx-tensorrt": "float16"}
 
@@ -35,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(f"{error}; install the {extra} extra in Hark's folder: pip install '.[{extra}]'", 1)
     except LookupError as error:
         return _say(str(error), 2)
+    except ParityError as error:
+        return _say(str(error), DRIFTS)
     except ValueError as error:  # CheckpointError and ExportError
         return _say(str(error), 1)
     except OSError as error:

@@ -40,7 +40,7 @@ from model.features import LogMel
 from model.labels import LabelSet
 from model.registry import model_cache
 from server.runtimes.exported import DESCRIPTION, Export, read_export
-from server.serving_errors import BrokenExportError, RuntimeUnavailableError
+from server.serving_errors import BrokenExportError, RuntimeDriftError, RuntimeUnavailableError
 
 log = structlog.get_logger()
 
@@ -49,6 +49,9 @@ EXPORTABLE = ("ast", "ssast", "cnn")
 
 PACKAGES = {"onnx": "onnxruntime", "onnx-tensorrt": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """What each target's exports depend on the version of."""
+
+DRIFTS = 3
+"""What the exporting process ends with where the export computes something else than the checkpoint."""
 
 EXPORT_SECONDS = 1800
 """A TensorRT plan takes minutes; what takes longer than this hangs."""
@@ -163,7 +166,8 @@ def _command(source: Path, folder: Path, target: str, precision: str, cache: Pat
 def run_export(command: list[str], device: str, seconds: float = EXPORT_SECONDS) -> None:
     """Runs `hark export`; its lines become log lines while it works.
 
-    Raises: RuntimeUnavailableError with its last line where it fails, or takes too long.
+    Raises: RuntimeUnavailableError with its last line where it fails, or takes too long; RuntimeDriftError where
+    the export's answers are not the checkpoint's.
     """
     environment = _environment(device)
     with subprocess.Popen(
@@ -175,6 +179,8 @@ def run_export(command: list[str], device: str, seconds: float = EXPORT_SECONDS)
             said = _pass_on(process.stderr or ())
         finally:
             ending.cancel()
+    if process.returncode == DRIFTS:
+        raise RuntimeDriftError(said)
     if process.returncode:
         raise RuntimeUnavailableError(f"the export failed: {said or f'it ended with code {process.returncode}'}")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from export import command
+from export.errors import ParityError
 from export.folder import EXPORTABLE as EXPORTED_THERE
 from export.folder import FORMAT
 from model.checkpoint import Checkpoint
@@ -18,7 +20,7 @@ from server import exports
 from server.exports import EXPORTABLE, cached_folder, get_export, is_export, open_export, run_export
 from server.golden import GOLDEN_TOLERANCE
 from server.runtimes.exported import PRECISIONS, read_export
-from server.serving_errors import BrokenExportError, RuntimeUnavailableError
+from server.serving_errors import BrokenExportError, RuntimeDriftError, RuntimeUnavailableError
 
 ExportOf = Callable[[str, str], Path]
 
@@ -186,8 +188,23 @@ def test_what_the_process_says_last_is_the_reason() -> None:
     script = "import sys; print('hark: working', file=sys.stderr); print('hark: no luck', file=sys.stderr); sys.exit(1)"
     with pytest.raises(RuntimeUnavailableError, match="failed: no luck"):
         run_export([sys.executable, "-c", script], "cpu")
-    with pytest.raises(RuntimeUnavailableError, match="code 3"):
-        run_export([sys.executable, "-c", "import sys; sys.exit(3)"], "cpu")
+    with pytest.raises(RuntimeUnavailableError, match="code 4"):
+        run_export([sys.executable, "-c", "import sys; sys.exit(4)"], "cpu")
+
+
+def test_an_export_that_drifts_as_it_is_made_is_told_from_one_that_fails(
+    small_ast: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is remembered; after a full disk, say, the next start tries again."""
+
+    def drift(*_: object) -> None:
+        raise ParityError("the export moves a score")
+
+    monkeypatch.setattr(command, "export", drift)
+    code = command.main([str(small_ast.folder), str(tmp_path / "out")])
+    script = f"import sys; print('hark: the export moves a score', file=sys.stderr); sys.exit({code})"
+    with pytest.raises(RuntimeDriftError, match=r"^the export moves a score$"):
+        run_export([sys.executable, "-c", script], "cpu")
 
 
 def test_a_process_that_hangs_is_ended() -> None:
