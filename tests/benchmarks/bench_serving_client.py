@@ -99,7 +99,7 @@ class Client:
                 raise ConnectionResetError
             answer.parser.feed_data(data)
         seconds = time.perf_counter() - started
-        if not (answer.parser.should_keep_alive() and self._keep):
+        if not (answer.keeps_alive and self._keep):
             self.close()
         return answer.reply(started, seconds)
 
@@ -122,6 +122,7 @@ class _Answer:
         self.body: list[bytes] = []
         self.retry_after: str | None = None
         self.is_whole = False
+        self.keeps_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"retry-after":
@@ -132,6 +133,7 @@ class _Answer:
 
     def on_message_complete(self) -> None:
         self.is_whole = True
+        self.keeps_alive = self.parser.should_keep_alive()  # it knows no more when asked later
 
     def reply(self, started: float, seconds: float) -> Reply:
         return Reply(self.parser.get_status_code(), started, seconds, b"".join(self.body), self.retry_after)
@@ -185,7 +187,7 @@ async def _send_at(moments: Iterator[float], address: str, body: bytes, query: s
         seconds = time.perf_counter() - moment
         if answer is None:
             return Reply(0, moment, seconds)
-        if answer.parser.should_keep_alive():
+        if answer.keeps_alive:
             free.append(connection)
         else:
             connection.close()
