@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from server.auth import require_admin_key, require_api_key
 from server.door import Door
@@ -40,6 +41,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class App(FastAPI):
+    """FastAPI behind the door."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not await self.state.door.refuses(scope, receive, send):
+            await super().__call__(scope, receive, send)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The application; its models load in the background once it starts, and `app.state.service` is its inside."""
     service, tracing = Service(settings), open_tracing(settings.otlp_endpoint)
@@ -54,7 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
+    app = App(
         title="Hark",
         version=VERSION,
         description=DESCRIPTION,
@@ -65,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses=ERRORS,
     )
     app.state.service = service
+    app.state.door = Door(service, traced=tracing is not None)
     guarded = [Depends(require_api_key)]
     for module in (classify, classes, embed, hugging_face, open_inference, catalogue):
         app.include_router(module.router, dependencies=guarded)
@@ -73,6 +83,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(admin.router, dependencies=[Depends(require_admin_key)])
     app.mount("/page", StaticFiles(directory=pages.PAGE), name="page")
     install_error_handlers(app)
-    app.add_middleware(Door)
     app.add_middleware(RequestMiddleware, service=service, tracing=tracing)
     return app

@@ -136,7 +136,7 @@ def answer_error(error: Exception, request: Request) -> JsonAnswer:
         return _answer_http(error, request, request_id)
     if isinstance(error, RequestValidationError):
         expected = get_type_hints(request.scope["endpoint"]).get("query")  # whose names the sentence lists
-        return _body(422, "invalid_input", describe_problems(error.errors(), expected), request_id)
+        return error_body(422, "invalid_input", describe_problems(error.errors(), expected), request_id)
     row = row_of(error)
     status = service.settings.overload_status if isinstance(error, QueueFullError) else row.status
     _count(error, row, request)
@@ -145,7 +145,7 @@ def answer_error(error: Exception, request: Request) -> JsonAnswer:
     else:
         log.info("refused", error_type=row.error_type, error=str(error))
     retry_after = getattr(error, "retry_after_seconds", None if status not in (429, 503) else 1.0)
-    answer = _body(status, row.error_type, row.sentence or str(error), request_id, retry_after)
+    answer = error_body(status, row.error_type, row.sentence or str(error), request_id, retry_after)
     if status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
@@ -164,14 +164,14 @@ def install_error_handlers(app: FastAPI) -> None:
 def _answer_http(error: HTTPException, request: Request, request_id: str) -> JsonAnswer:
     if error.status_code == 404:
         sentence = f"there is no {request.method} {request.url.path} here; /docs lists what there is"
-        return _body(404, "not_found", sentence, request_id)
+        return error_body(404, "not_found", sentence, request_id)
     if error.status_code == 405:
         allowed = _allowed_methods(request)
-        answer = _body(405, "method_not_allowed", f"{request.url.path} answers {allowed} only", request_id)
+        answer = error_body(405, "method_not_allowed", f"{request.url.path} answers {allowed} only", request_id)
         answer.headers["Allow"] = allowed
         return answer
     kind = "internal_error" if error.status_code >= 500 else "invalid_input"
-    return _body(error.status_code, kind, str(error.detail), request_id)
+    return error_body(error.status_code, kind, str(error.detail), request_id)
 
 
 def _allowed_methods(request: Request) -> str:
@@ -185,9 +185,10 @@ def _allowed_methods(request: Request) -> str:
     return ", ".join(allowed) or "GET"  # what is mounted, the page's files, can only be got
 
 
-def _body(
+def error_body(
     status: int, error_type: str, sentence: str, request_id: str, retry_after_seconds: float | None = None
 ) -> JsonAnswer:
+    """The one body of every error, and `Retry-After` where there are seconds to wait."""
     content: dict[str, object] = {"error": sentence, "error_type": error_type, "request_id": request_id}
     headers: dict[str, str] = {}
     if retry_after_seconds is not None:

@@ -1,9 +1,7 @@
 """Around every request: its id, its place in a trace, its log line, its metrics, and an answer even to a bug."""
 
 import asyncio
-import re
 import time
-import uuid
 
 import structlog
 from starlette.requests import Request
@@ -11,12 +9,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.door import DOORS
 from server.errors import answer_error
+from server.request_id import choose_request_id
 from server.service import NotReadyError, Service
 from server.trace_context import TraceContext, parse_traceparent
 from server.tracing import RequestTrace, Tracing, current_trace
 
 log = structlog.get_logger()
-SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # nothing that could forge a log line or a header
 QUIET_ROUTES = {"/health", "/healthz", "/livez", "/ping", "/readyz", "/metrics"}  # asked every few seconds by machines
 
 
@@ -50,8 +48,9 @@ class RequestMiddleware:
         return self._tracing.start(parse_traceparent(scope["headers"])) if wanted and self._tracing else None
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, context: TraceContext | None) -> None:
-        request_id = choose_request_id(scope)
-        scope = {**scope, "hark.request_id": request_id, "hark.place": object()}
+        if "hark.request_id" not in scope:  # else the door has chosen it
+            scope = {**scope, "hark.request_id": choose_request_id(scope), "hark.place": object()}
+        request_id: str = scope["hark.request_id"]
         ids = [(b"x-request-id", request_id.encode())]
         if context is not None:
             ids.append((b"traceparent", context.header))
@@ -120,11 +119,3 @@ def route_of(scope: Scope) -> str:
     if scope["path"].startswith("/page/"):
         return "/page/*"
     return scope["path"] if scope["path"] in {"/openapi.json", *DOORS} else "unmatched"
-
-
-def choose_request_id(scope: Scope) -> str:
-    """The caller's X-Request-ID where it is sane, else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and SANE_ID.fullmatch(value):
-            return value.decode()
-    return uuid.uuid4().hex

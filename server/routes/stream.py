@@ -17,8 +17,8 @@ from server.errors import answer_error
 from server.flow import choose_grid
 from server.live_errors import StreamIdleError, WrongMessageError
 from server.live_stream import LiveStream, send_message
-from server.middleware import choose_request_id
 from server.parameters import InvalidParameterError, parse_parameters
+from server.request_id import choose_request_id
 from server.schemas import StreamStart
 from server.service import Service
 

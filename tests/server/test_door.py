@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from tests.server.harness import check_error, encode, running, sine
 
@@ -25,6 +26,32 @@ async def test_a_full_server_refuses_with_the_error_body_and_counts_it(path: str
     route = path.partition("?")[0]
     assert f'hark_requests_total{{code="503",route="{route}"}} 1.0' in metrics
     assert 'hark_rejected_total{reason="full"} 1.0' in metrics
+
+
+async def test_a_refusal_has_the_callers_id_and_trace() -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with running(**FULL) as (client, service):
+        first = asyncio.create_task(client.post("/classify", content=CLIP))
+        await asyncio.sleep(0.1)
+        for headers in ({}, {"traceparent": trace}):
+            refused = await client.post("/classify", content=CLIP, headers={"X-Request-ID": "mine", **headers})
+            assert check_error(refused, 503, "overloaded")
+            assert refused.json()["request_id"] == refused.headers["X-Request-ID"] == "mine"
+            assert int(refused.headers["Retry-After"]) == refused.json()["retry_after_seconds"] >= 1
+            assert refused.headers.get("traceparent", "")[:35] == headers.get("traceparent", "")[:35]
+        assert (await first).status_code == 200
+        assert not service.engine._receiving, "a refusal holds no place"
+
+
+async def test_a_refusal_has_one_line_in_the_log() -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with running(**FULL) as (client, _):
+            first = asyncio.create_task(client.post("/classify", content=CLIP))
+            await asyncio.sleep(0.1)
+            await client.post("/classify", content=CLIP, headers={"X-Request-ID": "mine"})
+            await first
+    refused = [line for line in lines if line.get("request_id") == "mine"]
+    assert [(line["event"], line["status"], line["error_type"]) for line in refused] == [("refused", 503, "overloaded")]
 
 
 async def test_a_request_takes_one_place_only() -> None:

@@ -1,0 +1,16 @@
+"""What a request is called in logs, answers and errors."""
+
+import re
+import uuid
+
+from starlette.types import Scope
+
+SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")  # nothing that could forge a log line or a header
+
+
+def choose_request_id(scope: Scope) -> str:
+    """The caller's X-Request-ID where it is sane, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and SANE_ID.fullmatch(value):
+            return value.decode()
+    return uuid.uuid4().hex
