@@ -78,6 +78,18 @@ def _advance(h, a, step, signal, b):
     return tl.exp2(a * step[None, :]) * h + b.to(tl.float32)[:, None] * (step * signal)[None, :]
 
 
+@triton.jit
+def _own_part(A, row, width, N: tl.constexpr, N_BLOCK: tl.constexpr, CHANNELS: tl.constexpr):
+    """What a program scans: its sequence, stretch, channels and states, which are real, their places, and A there."""
+    sequence, stretch = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    n = tl.arange(0, N_BLOCK)
+    real = channel < width
+    h_place, h_real = n[:, None] * row + channel[None, :], (n < N)[:, None] & real[None, :]
+    a = tl.load(A + h_place, mask=h_real, other=0) * _LOG2E
+    return sequence, stretch, channel, n, real, h_place, h_real, a
+
+
 # The alignment of `row` is kept from the compiler, which would else give each thread four channels and a part of the
 # states: every step would then end in shuffles between threads.
 @triton.jit(do_not_specialize_on_alignment=("row",))
@@ -104,12 +116,7 @@ def scan_ends(
     Arguments as `scan_stretch` has them, but only u, delta and B of the tensors are not None. Writes the end state to
     ends (Bsz, stretches, N, D) and the sum of the step sizes to totals (Bsz, stretches, D).
     """
-    sequence, stretch = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    n = tl.arange(0, N_BLOCK)
-    real = channel < width
-    h_place, h_real = n[:, None] * row + channel[None, :], (n < N)[:, None] & real[None, :]
-    a = tl.load(A + h_place, mask=h_real, other=0) * _LOG2E
+    sequence, stretch, channel, n, real, h_place, h_real, a = _own_part(A, row, width, N, N_BLOCK, CHANNELS)
     shift = _load_or_zeros(bias, channel, real)
     h, total = tl.zeros((N_BLOCK, CHANNELS), tl.float32), tl.zeros((CHANNELS,), tl.float32)
     first = stretch * stretch_steps
@@ -155,12 +162,7 @@ def scan_stretch(
     steps. Stretches are counted in scanning order.
     """
     z, out = tensors[2], tensors[5]
-    sequence, stretch = tl.program_id(1).to(tl.int64), tl.program_id(2)
-    channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
-    n = tl.arange(0, N_BLOCK)
-    real = channel < width
-    h_place, h_real = n[:, None] * row + channel[None, :], (n < N)[:, None] & real[None, :]
-    a = tl.load(A + h_place, mask=h_real, other=0) * _LOG2E
+    sequence, stretch, channel, n, real, h_place, h_real, a = _own_part(A, row, width, N, N_BLOCK, CHANNELS)
     shift, skip = _load_or_zeros(bias, channel, real), _load_or_zeros(D, channel, real)
     h = tl.zeros((N_BLOCK, CHANNELS), tl.float32)
     if STRETCHES > 1:

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.engine_errors import EngineError, QueueFullError
 from server.errors import ROWS, error_body
+from server.lane import Lane
 from server.model_pool import ModelNotFoundError
 from server.request_id import choose_request_id
 from server.service import NotReadyError, Service
@@ -31,17 +32,16 @@ def check_door(request: Request, model_name: str | None, timeout_seconds: float 
     """
     service: Service = request.app.state.service
     service.check_ready()
-    service.model(model_name)  # the one that the request keeps, whatever is served when its body has come
-    _take_place(request.scope, service, model_name, timeout_seconds)
+    model = service.model(model_name)  # the one that the request keeps, whatever is served when its body has come
+    if not request.scope.get("hark.let_in"):
+        _take_place(request.scope, service, model.lane, timeout_seconds)
 
 
-def _take_place(scope: Scope, service: Service, model_name: str | None, timeout_seconds: float | None) -> None:
+def _take_place(scope: Scope, service: Service, lane: Lane, timeout_seconds: float | None) -> None:
     """A deadline counts from the end of the upload, so it is looked at here only where the body is small."""
-    if scope.get("hark.let_in"):
-        return
     timeout_seconds = timeout_seconds or service.settings.timeout_seconds
     deadline = time.monotonic() + timeout_seconds if timeout_seconds and _is_small(scope, service) else None
-    service.engine.begin_reception(service.model(model_name).lane, scope["hark.place"], deadline)
+    service.engine.begin_reception(lane, scope["hark.place"], deadline)
     scope["hark.let_in"] = True
 
 
@@ -82,7 +82,7 @@ class Door:
             timeout_seconds = float(query["timeout_seconds"]) if "timeout_seconds" in query else None
             if timeout_seconds is None or 0 < timeout_seconds < math.inf:
                 self._service.check_ready()
-                _take_place(scope, self._service, query.get("model"), timeout_seconds)
+                _take_place(scope, self._service, self._service.model(query.get("model")).lane, timeout_seconds)
         except QueueFullError as refusal:
             return refusal
         except (ValueError, NotReadyError, ModelNotFoundError, EngineError):

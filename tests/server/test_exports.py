@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from export import command
+from export.command import DRIFTS as DRIFTS_THERE
 from export.errors import ParityError
 from export.folder import EXPORTABLE as EXPORTED_THERE
 from export.folder import FORMAT
 from model.checkpoint import Checkpoint
 from model.labels import LabelSet
 from server import exports
-from server.exports import EXPORTABLE, cached_folder, get_export, is_export, open_export, run_export
+from server.exports import DRIFTS, EXPORTABLE, cached_folder, get_export, is_export, open_export, run_export
 from server.golden import GOLDEN_TOLERANCE
 from server.runtimes.exported import PRECISIONS, read_export
 from server.serving_errors import BrokenExportError, RuntimeDriftError, RuntimeUnavailableError
@@ -27,6 +28,7 @@ ExportOf = Callable[[str, str], Path]
 
 def test_both_rooms_mean_the_same_backbones_and_format(export_of: ExportOf) -> None:
     assert EXPORTABLE == EXPORTED_THERE
+    assert DRIFTS == DRIFTS_THERE
     assert read_export(export_of("onnx", "int8")).about["format"] == FORMAT
     assert set(PRECISIONS) == GOLDEN_TOLERANCE.keys()
 
