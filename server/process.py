@@ -19,6 +19,10 @@ from server.tracing import TracingError
 
 log = structlog.get_logger()
 
+NEW_OBJECTS = (
+    50_000  # before the garbage collector looks; requests leave it next to nothing, and all wait while it does
+)
+
 
 def serve(settings: Settings) -> int:
     """Serves until a signal ends it; the exit code: 0 after a drained end, 1 for a failed start or a lost device."""
@@ -86,6 +90,7 @@ class DrainingServer(uvicorn.Server):
         """What is loaded by now stays, so the garbage collector need not look through it while all requests wait."""
         gc.collect()
         gc.freeze()
+        gc.set_threshold(NEW_OBJECTS)
         self._say_address()
 
     def _say_address(self) -> None:
