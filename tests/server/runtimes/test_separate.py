@@ -16,7 +16,7 @@ import torch
 from model.checkpoint import Checkpoint, CheckpointError, load
 from model.registry import find_checkpoint
 from server.runtimes.base import DeviceLostError, DeviceOutOfMemoryError
-from server.runtimes.separate import ProcessEndedError, SeparateRuntime
+from server.runtimes.separate import ProcessEndedError, SeparateRuntime, _places, _stay_on
 from server.runtimes.torch_runtime import TorchRuntime, open_torch
 from tests.server.runtimes.scripted import Scripted, open_never, open_scripted
 
@@ -160,3 +160,26 @@ def test_it_ends_with_the_server_however_that_ends() -> None:
     # Both hold the pipe of this output: it ends when they have.
     ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, timeout=60, check=False)
     assert ended.returncode == -9
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system says nothing of cores")
+def test_as_many_batches_as_cores_have_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5})
+    for batches, expected in ((2, [{2}, {5}]), (1, [{2, 5}]), (3, 3 * [{2, 5}])):
+        places = _places(batches)
+        assert sorted(map(sorted, (places.get_nowait() for _ in range(batches)))) == sorted(map(sorted, expected))
+        assert places.empty()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system says nothing of cores")
+def test_a_batch_stays_on_its_core_and_runs_where_it_can_if_that_is_gone() -> None:
+    cores = os.sched_getaffinity(0)
+
+    def stay(on: set[int]) -> set[int]:
+        _stay_on(on)
+        return os.sched_getaffinity(0)  # this thread's
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(stay, {min(cores)}).result() == {min(cores)}
+        assert pool.submit(stay, {4095}).result() == {min(cores)}
+    assert os.sched_getaffinity(0) == cores
