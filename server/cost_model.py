@@ -13,6 +13,7 @@ class CostModel:
 
     def __init__(self) -> None:
         self._weight = self._windows = self._windows_squared = self._seconds = self._product = 0.0
+        self._coefficients = 0.0, 0.0
 
     def observe(self, windows: int, seconds: float) -> None:
         """Takes one finished batch into the fit."""
@@ -21,11 +22,13 @@ class CostModel:
         self._windows_squared = FADE * self._windows_squared + windows * windows
         self._seconds = FADE * self._seconds + seconds
         self._product = FADE * self._product + windows * seconds
+        self._coefficients = self._fit()
 
     def coefficients(self) -> tuple[float, float]:
         """The fitted (seconds per batch, seconds per window), both at least 0; (0, 0) before the first batch."""
-        if self._weight == 0:
-            return 0.0, 0.0
+        return self._coefficients
+
+    def _fit(self) -> tuple[float, float]:
         mean_windows, mean_seconds = self._windows / self._weight, self._seconds / self._weight
         variance = self._windows_squared / self._weight - mean_windows**2
         if variance < 1e-6 * mean_windows**2:  # batches of one size tell no slope
@@ -41,10 +44,10 @@ class CostModel:
     @property
     def is_linear(self) -> bool:
         """Whether one more window costs more than one more batch, so that large batches gain little."""
-        per_batch, per_window = self.coefficients()
+        per_batch, per_window = self._coefficients
         return per_window > per_batch
 
     def predict(self, windows: int, batch_windows: int) -> float:
         """Seconds that `windows` take in batches of at most `batch_windows`."""
-        per_batch, per_window = self.coefficients()
+        per_batch, per_window = self._coefficients
         return math.ceil(windows / batch_windows) * per_batch + windows * per_window

@@ -162,15 +162,15 @@ class Engine:
             raise QueueFullError(f"{self.limits.requests} requests are already being answered", wait, "full")
         ahead = self._queue.seconds_before_newcomer(job.priority)
         before = self._seconds_until_free(ahead, len(job.lane.runtimes))
-        job.predicted_seconds = before + job.lane.cost.predict(1, job.lane.batch_windows)
+        alone = job.lane.cost.predict(1, job.lane.batch_windows)
+        job.predicted_seconds = before + alone
         if job.deadline is not None:
-            self._refuse_the_hopeless(job, job.deadline - time.monotonic())
+            self._refuse_the_hopeless(job, alone, job.deadline - time.monotonic())
 
-    def _refuse_the_hopeless(self, job: Job, seconds_left: float) -> None:
+    def _refuse_the_hopeless(self, job: Job, alone: float, seconds_left: float) -> None:
         """An idle engine lets everybody try, or one slow batch would have it refuse for ever and never learn better."""
         if seconds_left <= 0:
             raise DeadlineError("the deadline passed before the request could begin")
-        alone = job.lane.cost.predict(1, job.lane.batch_windows)
         at_latest = self._caution.factor * job.predicted_seconds
         if job.predicted_seconds > alone and at_latest > seconds_left:
             if alone > seconds_left:

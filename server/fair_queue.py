@@ -88,28 +88,30 @@ class FairQueue:
         self._reserved: dict[Priority, Counter[Lane]] = {"interactive": Counter(), "batch": Counter()}
         # Requests with waiting items; the leftmost of each has the next turn.
         self._turns: dict[Priority, deque[Job]] = {"interactive": deque(), "batch": deque()}
+        self._in_line: dict[Priority, Counter[Lane]] = {"interactive": Counter(), "batch": Counter()}  # those, counted
         self._newcomers_first = True  # alternates, so that those who wait longer are never passed over twice
 
     @property
     def audio_seconds(self) -> float:
         """Audio that waits, windows counted whole, the reserved ones included."""
-        return sum(count * lane.window_seconds for lane, count in self._counts().items())
+        counts = (self.waiting, *self._reserved.values())
+        return sum(count * lane.window_seconds for lanes in counts for lane, count in lanes.items())
 
     @property
     def predicted_seconds(self) -> float:
         """How long one device should need for all of it."""
-        return _predict(self._counts())
+        return _predict(sum(self._reserved.values(), self.waiting))
 
     def seconds_before_newcomer(self, priority: Priority) -> float:
         """How long one device should need for what comes before a new request's first window.
 
         That is one window of every interactive request; for batch priority all of theirs, and one of every other.
         """
-        counts = Counter(job.lane for job in self._turns[priority]) + self._reserved[priority]
+        counts = self._in_line[priority] + self._reserved[priority]
         if priority == "batch":
             for job in self._turns["interactive"]:
                 counts[job.lane] += len(job.waiting) if job.priority == "interactive" else 1  # its one turn there
-            counts += self._reserved["interactive"]
+            counts.update(self._reserved["interactive"])
         return _predict(counts)
 
     def has_work(self, device: int) -> bool:
@@ -126,7 +128,7 @@ class FairQueue:
         job = item.job
         self._end_reservation(job)
         if not job.waiting:
-            self._turns[job.priority].append(job)
+            self._join_line(job, job.priority)
             job.last_turn = item.submitted
         job.waiting.append(item)
         self.waiting[job.lane] += 1
@@ -187,9 +189,6 @@ class FairQueue:
     def _in_order(self) -> Iterator[Job]:
         return chain(*self._turns.values())
 
-    def _counts(self) -> Counter[Lane]:
-        return sum(self._reserved.values(), self.waiting)
-
     def _passes_over(self, planned: list[Item]) -> bool:
         """Whether newcomers alone are taken while others of their lane wait longer."""
         if not all(item.job.is_newcomer for item in planned):
@@ -212,7 +211,9 @@ class FairQueue:
         """Gives a turn among the interactive requests to those that had none for long; the longest wait is leftmost."""
         line, now = self._turns["batch"], time.monotonic()
         while line and now - line[0].last_turn > BATCH_AGEING_SECONDS:
-            self._turns["interactive"].append(line.popleft())
+            aged = line[0]
+            self._leave_line(aged)
+            self._join_line(aged, "interactive")
 
     def _remove_first(self, item: Item) -> None:
         """Takes an item from the head of its request's line; the request goes to the end of its priority's turns."""
@@ -221,13 +222,18 @@ class FairQueue:
         self.waiting -= Counter({job.lane: 1})
         self._leave_line(job)
         if job.waiting:
-            self._turns[job.priority].append(job)
+            self._join_line(job, job.priority)
             job.last_turn = time.monotonic()
 
+    def _join_line(self, job: Job, priority: Priority) -> None:
+        self._turns[priority].append(job)
+        self._in_line[priority][job.lane] += 1
+
     def _leave_line(self, job: Job) -> None:
-        for turns in self._turns.values():
+        for priority, turns in self._turns.items():
             if job in turns:
                 turns.remove(job)
+                self._in_line[priority] -= Counter({job.lane: 1})
 
     def _end_reservation(self, job: Job) -> None:
         if job.reserves:

@@ -86,6 +86,8 @@ class ModelPool:
         return met[name]
 
     def _share(self, request_id: str) -> str:
+        if not self._split.shares:
+            return self.default
         return self._split.choose(request_id or random.randbytes(8).hex(), self.models) or self.default
 
     def _find(self, name: str) -> ServedModel:

@@ -50,8 +50,8 @@ class Running:
 
     @property
     def is_stuck(self) -> bool:
-        allowed = max(STUCK_SECONDS, STUCK_FACTOR * self.predicted_seconds)
-        return time.monotonic() - self.started > allowed
+        seconds = time.monotonic() - self.started
+        return seconds > STUCK_SECONDS and seconds > STUCK_FACTOR * self.predicted_seconds
 
 
 class Worker:
