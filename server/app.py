@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
 
 from server.auth import require_admin_key, require_api_key
 from server.door import Door
@@ -41,29 +40,21 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class App(FastAPI):
-    """FastAPI behind the door."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not await self.state.door.refuses(scope, receive, send):
-            await super().__call__(scope, receive, send)
-
-
 def create_app(settings: Settings) -> FastAPI:
     """The application; its models load in the background once it starts, and `app.state.service` is its inside."""
     service, tracing = Service(settings), open_tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await service.start()
         try:
-            yield
+            yield {"door": Door(service, traced=tracing is not None)}  # for what reads requests: http_protocol.py
         finally:
             await service.stop()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    app = App(
+    app = FastAPI(
         title="Hark",
         version=VERSION,
         description=DESCRIPTION,
@@ -74,7 +65,6 @@ def create_app(settings: Settings) -> FastAPI:
         responses=ERRORS,
     )
     app.state.service = service
-    app.state.door = Door(service, traced=tracing is not None)
     guarded = [Depends(require_api_key)]
     for module in (classify, classes, embed, hugging_face, open_inference, catalogue):
         app.include_router(module.router, dependencies=guarded)

@@ -8,17 +8,20 @@ parameters only. What it lets pass has its place among the requests; `check_door
 
 import math
 import time
+from functools import cache
 from urllib.parse import parse_qsl
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from server.engine_errors import EngineError, QueueFullError
 from server.errors import ROWS, error_body
 from server.lane import Lane
 from server.model_pool import ModelNotFoundError
 from server.request_id import choose_request_id
+from server.schemas import JsonAnswer
 from server.service import NotReadyError, Service
 
 log = structlog.get_logger()
@@ -51,7 +54,7 @@ def _is_small(scope: Scope, service: Service) -> bool:
 
 
 class Door:
-    """Stands before the framework, and answers what the queue refuses, as the routes would.
+    """Asked when a request's head has come, before the framework: answers what the queue refuses, as the routes would.
 
     Where callers have keys or quotas, requests traces, or models shares, there is more to look at first, and only the
     routes refuse.
@@ -61,49 +64,62 @@ class Door:
         self._service, settings = service, service.settings
         quotas = settings.quota_requests_per_minute or settings.quota_audio_seconds_per_minute
         self._is_open = bool(settings.api_keys or quotas or settings.traffic_split or traced)
+        self._log = log.bind()  # once: one that is not bound is built anew for every line, even for one not wanted
+        self._counts = cache(self._find_counts)
 
-    async def refuses(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """Whether the request is refused; then it has been answered."""
-        if self._is_open or scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in DOORS:
-            return False
+    def refusal(self, scope: Scope) -> JsonAnswer | None:
+        """The answer to a request that is refused; one that is let in has its place in the scope."""
+        path = scope["path"]
+        if self._is_open or scope["method"] != "POST" or path not in DOORS:
+            return None
         if any(name == b"traceparent" for name, _ in scope["headers"]):
-            return False
+            return None
         started = time.perf_counter()
         scope["hark.request_id"], scope["hark.place"] = choose_request_id(scope), object()
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await self._answer(refusal, scope, receive, send)
-            self._record(refusal, scope, time.perf_counter() - started)
-        return refusal is not None
-
-    def _refusal(self, scope: Scope) -> QueueFullError | None:
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         try:
-            timeout_seconds = float(query["timeout_seconds"]) if "timeout_seconds" in query else None
-            if timeout_seconds is None or 0 < timeout_seconds < math.inf:
-                self._service.check_ready()
-                _take_place(scope, self._service, self._service.model(query.get("model")).lane, timeout_seconds)
-        except QueueFullError as refusal:
-            return refusal
+            model_name, timeout_seconds = _asked(scope["query_string"])
+            self._service.check_ready()
+            model = self._service.pool.choose(model_name, scope["hark.request_id"])
+            _take_place(scope, self._service, model.lane, timeout_seconds)
+        except QueueFullError as error:
+            self._record(error, path, scope["hark.request_id"], started)
+            return self._answer(error, scope["hark.request_id"])
         except (ValueError, NotReadyError, ModelNotFoundError, EngineError):
             pass  # the route says so, after all that it looks at before
         return None
 
-    async def _answer(self, refusal: QueueFullError, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = scope["hark.request_id"]
-        kind, seconds = ROWS[QueueFullError].error_type, refusal.retry_after_seconds
-        answer = error_body(self._service.settings.overload_status, kind, str(refusal), request_id, seconds)
-        answer.headers["X-Request-ID"] = request_id
-        await answer(scope, receive, send)
+    def _answer(self, error: QueueFullError, request_id: str) -> JsonAnswer:
+        kind, seconds = ROWS[QueueFullError].error_type, error.retry_after_seconds
+        answer = error_body(self._service.settings.overload_status, kind, str(error), request_id, seconds)
+        answer.raw_headers.append((b"x-request-id", request_id.encode()))
+        return answer
 
-    def _record(self, refusal: QueueFullError, scope: Scope, seconds: float) -> None:
-        metrics, status, path = self._service.metrics, self._service.settings.overload_status, scope["path"]
-        metrics.rejected.labels(refusal.reason).inc()
-        metrics.requests.labels(path, str(status)).inc()
-        metrics.request_seconds.labels(path).observe(seconds)
-        log.info(
+    def _record(self, error: QueueFullError, path: str, request_id: str, started: float) -> None:
+        seconds, status = time.perf_counter() - started, self._service.settings.overload_status
+        rejected, requests, request_seconds = self._counts(error.reason, path)
+        rejected.inc()
+        requests.inc()
+        request_seconds.observe(seconds)
+        self._log.info(
             "refused",
-            request_id=scope["hark.request_id"],
+            request_id=request_id,
             **{"method": "POST", "path": path, "status": status, "milliseconds": round(1000 * seconds, 1)},
-            **{"error_type": ROWS[QueueFullError].error_type, "error": str(refusal)},
+            **{"error_type": ROWS[QueueFullError].error_type, "error": str(error)},
         )
+
+    def _find_counts(self, reason: str, path: str) -> tuple[Counter, Counter, Histogram]:
+        metrics, status = self._service.metrics, str(self._service.settings.overload_status)
+        return (
+            metrics.rejected.labels(reason),
+            metrics.requests.labels(path, status),
+            metrics.request_seconds.labels(path),
+        )
+
+
+def _asked(query: bytes) -> tuple[str | None, float | None]:
+    """The model and the deadline that a query names. Raises: ValueError for a deadline that is none."""
+    named = dict(parse_qsl(query.decode("latin-1")))
+    timeout_seconds = float(named["timeout_seconds"]) if "timeout_seconds" in named else None
+    if timeout_seconds is not None and not 0 < timeout_seconds < math.inf:
+        raise ValueError(timeout_seconds)
+    return named.get("model"), timeout_seconds

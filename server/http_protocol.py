@@ -1,40 +1,61 @@
-"""uvicorn's HTTP protocol, with the one error body for bytes that are no HTTP, and an end to heads that never end."""
+"""uvicorn's HTTP protocol, with the one error body for bytes that are no HTTP, and an end to heads that never end.
+
+It asks the door as soon as a head has come: under overload most requests end there, and what each of them costs is
+taken from those that were let in.
+"""
 
 import asyncio
-import uuid
+from typing import Any, cast
 
-import orjson
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from server.door import Door
+from server.errors import error_body
+from server.request_id import new_request_id
 
 log = structlog.get_logger()
 SENTENCE = "this is not a well-formed HTTP/1.1 request; no more is read from this connection"
-HEAD_SECONDS = 30.0  # for a request's line and headers; bodies have a limit of their own
+CALLER_SECONDS = 30.0  # for a request's line and headers, or for the next piece of a body that nobody reads
 
 
 class HttpProtocol(HttpToolsProtocol):
     """What reads requests from one connection."""
 
-    _head_timer: asyncio.TimerHandle | None = None
+    _clock: asyncio.TimerHandle
+    _came: float | None = None  # when the last piece came of a request that is not whole; a head counts as one piece
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock of the first request's head."""
+        """Starts the clock, with the first request's head."""
         super().connection_made(transport)
-        self._await_head()
+        self._came = self.loop.time()
+        self._clock = self.loop.call_later(CALLER_SECONDS, self._look)
 
     def on_message_begin(self) -> None:
-        """Starts the clock of a later request's head."""
+        """Awaits the rest of a head."""
         super().on_message_begin()
-        self._await_head()
+        self._came = self.loop.time()
 
-    def on_headers_complete(self) -> None:
+    def on_body(self, body: bytes) -> None:
+        """Awaits the next piece."""
+        super().on_body(body)
+        self._came = self.loop.time()
+
+    def on_message_complete(self) -> None:
+        """Awaits nothing, or the next head where the answer was out before."""
+        super().on_message_complete()
+        self._came = None if self._answering else self.loop.time()
+
+    def handle_websocket_upgrade(self) -> None:
         """Stops the clock."""
-        self._forget_head()
-        super().on_headers_complete()
+        self._clock.cancel()
+        super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops the clock."""
-        self._forget_head()
+        self._clock.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -54,25 +75,35 @@ class HttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _write_400(self) -> None:
-        request_id = uuid.uuid4().hex
-        body = orjson.dumps({"error": SENTENCE, "error_type": "invalid_input", "request_id": request_id})
-        head = (
-            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        request_id = new_request_id()
+        answer = error_body(400, "invalid_input", SENTENCE, request_id)
+        answer.headers.update({"X-Request-ID": request_id, "Connection": "close"})
+        self._write(answer)
         log.info("refused", error_type="invalid_input", error=SENTENCE, request_id=request_id)
 
-    def _await_head(self) -> None:
-        self._forget_head()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Asks the door first, where the answer can be written at once and the connection stays open after it."""
+        door: Door | None = self.app_state.get("door")
+        at_once = cycle.keep_alive and not (cycle.waiting_for_100_continue or self.flow.write_paused or self.pipeline)
+        answer = door.refusal(cast(Scope, cycle.scope)) if door is not None and at_once else None
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+        else:
+            self._write(answer)
+            cycle.response_started = cycle.response_complete = True  # so what comes of its body is dropped
+            self.on_response_complete()
 
-    def _forget_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
+    def _write(self, answer: Response) -> None:
+        lines = [STATUS_LINE[answer.status_code]]
+        for name, value in (*self.server_state.default_headers, *answer.raw_headers):
+            lines += (name, b": ", value, b"\r\n")
+        self.transport.write(b"".join((*lines, b"\r\n", answer.body)))
 
-    def _give_up(self) -> None:
-        if self._answering:  # the head of the next request may take as long as this answer
-            self._await_head()
+    def _look(self) -> None:
+        """Closes the connection when its caller keeps nobody but us waiting; uploads have a limit of their own."""
+        now = self.loop.time()
+        since = now if self._answering or self._came is None else self._came
+        if now - since < CALLER_SECONDS:
+            self._clock = self.loop.call_later(since + CALLER_SECONDS - now, self._look)
         else:
             self.transport.close()

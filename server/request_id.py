@@ -1,7 +1,7 @@
 """What a request is called in logs, answers and errors."""
 
+import os
 import re
-import uuid
 
 from starlette.types import Scope
 
@@ -13,4 +13,9 @@ def choose_request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and SANE_ID.fullmatch(value):
             return value.decode()
-    return uuid.uuid4().hex
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """One that no other request has."""
+    return os.urandom(16).hex()

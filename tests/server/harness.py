@@ -1,5 +1,6 @@
 """What the server's tests share: clips made in code, and an app that runs in-process on the fake runtime."""
 
+import asyncio
 import io
 import struct
 from collections.abc import AsyncIterator
@@ -9,9 +10,12 @@ from typing import Any
 import httpx
 import numpy as np
 import soundfile
+import uvicorn
 from fastapi import FastAPI
+from uvicorn.server import ServerState
 
 from server.app import create_app
+from server.http_protocol import HttpProtocol
 from server.runtimes.fake import FakeRuntime
 from server.service import Service
 from server.settings import Settings
@@ -50,6 +54,30 @@ def wav_header(data_bytes: int, channels: int = 1, rate: int = RATE, declared_by
 @asynccontextmanager
 async def running(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
     """A client of a ready app on the fake runtime, and the app's inside."""
+    app = make_app(**settings)
+    async with started(app) as client:
+        yield client, app.state.service
+
+
+@asynccontextmanager
+async def listening(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Service]]:
+    """As `running`, over a socket, so that requests come through the HTTP protocol and its door."""
+    app, state = make_app(**settings), ServerState()
+    config = uvicorn.Config(app, log_config=None)
+    config.load()
+    async with app.router.lifespan_context(app) as app_state:
+        await app.state.service.wait_until_loaded()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: HttpProtocol(config, state, dict(app_state or {})), "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
+            yield client, app.state.service
+        server.close()
+        await server.wait_closed()
+
+
+def make_app(**settings: Any) -> FastAPI:
+    """An app on the fake runtime."""
     defaults = {
         "runtime": "fake",
         "models": ["fake", "other"],
@@ -57,9 +85,7 @@ async def running(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Ser
         "drain_seconds": 5,
         "max_batch_audio_seconds": 40,
     }
-    app = create_app(Settings(**{**defaults, **settings}))
-    async with started(app) as client:
-        yield client, app.state.service
+    return create_app(Settings(**{**defaults, **settings}))
 
 
 @asynccontextmanager

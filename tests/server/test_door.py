@@ -1,11 +1,15 @@
 """The door answers what the engine refuses, as a route would, and lets everything else through once."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
+import httpx
 import pytest
 import structlog
 
-from tests.server.harness import check_error, encode, running, sine
+from server.service import Service
+from tests.server.harness import check_error, encode, listening, running, sine
 
 pytestmark = pytest.mark.anyio
 
@@ -13,10 +17,19 @@ CLIP = encode(sine(1.0))
 FULL = {"max_requests": 1, "fake_window_seconds": 0.5}
 """A server with one place, whose answers take long enough to find it taken."""
 
+Opened = Callable[..., AbstractAsyncContextManager[tuple[httpx.AsyncClient, Service]]]
+
+
+@pytest.fixture(params=[running, listening], ids=["routes", "door"])
+def opened(request: pytest.FixtureRequest) -> Opened:
+    """An app whose routes alone refuse, and one behind the HTTP protocol, which asks the door first."""
+    opened: Opened = request.param
+    return opened
+
 
 @pytest.mark.parametrize("path", ["/classify", "/classify?timeout_seconds=30", "/embed?model=other"])
-async def test_a_full_server_refuses_with_the_error_body_and_counts_it(path: str) -> None:
-    async with running(**FULL) as (client, _):
+async def test_a_full_server_refuses_with_the_error_body_and_counts_it(opened: Opened, path: str) -> None:
+    async with opened(**FULL) as (client, _):
         first = asyncio.create_task(client.post("/classify", content=CLIP))
         await asyncio.sleep(0.1)
         refused = await client.post(path, content=CLIP)
@@ -28,9 +41,9 @@ async def test_a_full_server_refuses_with_the_error_body_and_counts_it(path: str
     assert 'hark_rejected_total{reason="full"} 1.0' in metrics
 
 
-async def test_a_refusal_has_the_callers_id_and_trace() -> None:
+async def test_a_refusal_has_the_callers_id_and_trace(opened: Opened) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    async with running(**FULL) as (client, service):
+    async with opened(**FULL) as (client, service):
         first = asyncio.create_task(client.post("/classify", content=CLIP))
         await asyncio.sleep(0.1)
         for headers in ({}, {"traceparent": trace}):
@@ -45,7 +58,7 @@ async def test_a_refusal_has_the_callers_id_and_trace() -> None:
 
 async def test_a_refusal_has_one_line_in_the_log() -> None:
     with structlog.testing.capture_logs() as lines:
-        async with running(**FULL) as (client, _):
+        async with listening(**FULL) as (client, _):
             first = asyncio.create_task(client.post("/classify", content=CLIP))
             await asyncio.sleep(0.1)
             await client.post("/classify", content=CLIP, headers={"X-Request-ID": "mine"})
@@ -54,14 +67,14 @@ async def test_a_refusal_has_one_line_in_the_log() -> None:
     assert [(line["event"], line["status"], line["error_type"]) for line in refused] == [("refused", 503, "overloaded")]
 
 
-async def test_a_request_takes_one_place_only() -> None:
-    async with running(max_requests=1) as (client, _):
+async def test_a_request_takes_one_place_only(opened: Opened) -> None:
+    async with opened(max_requests=1) as (client, _):
         for _ in range(3):
             assert (await client.post("/classify?timeout_seconds=9", content=CLIP)).status_code == 200
 
 
-async def test_a_caller_without_a_key_is_told_so_even_by_a_full_server() -> None:
-    async with running(**FULL, api_keys=["secret"]) as (client, _):
+async def test_a_caller_without_a_key_is_told_so_even_by_a_full_server(opened: Opened) -> None:
+    async with opened(**FULL, api_keys=["secret"]) as (client, _):
         key = {"X-API-Key": "secret"}
         first = asyncio.create_task(client.post("/classify", content=CLIP, headers=key))
         await asyncio.sleep(0.1)
@@ -70,8 +83,8 @@ async def test_a_caller_without_a_key_is_told_so_even_by_a_full_server() -> None
         assert (await first).status_code == 200
 
 
-async def test_a_refused_request_counts_against_the_quota() -> None:
-    async with running(**FULL, quota_requests_per_minute=2) as (client, _):
+async def test_a_refused_request_counts_against_the_quota(opened: Opened) -> None:
+    async with opened(**FULL, quota_requests_per_minute=2) as (client, _):
         first = asyncio.create_task(client.post("/classify", content=CLIP))
         await asyncio.sleep(0.1)
         check_error(await client.post("/classify", content=CLIP), 503, "overloaded")
@@ -90,15 +103,17 @@ async def test_a_refused_request_counts_against_the_quota() -> None:
         ("top_k=many", 422, "invalid_input"),
     ],
 )
-async def test_what_is_wrong_with_a_request_its_route_says(query: str, status: int, error_type: str) -> None:
-    async with running() as (client, service):
+async def test_what_is_wrong_with_a_request_its_route_says(
+    opened: Opened, query: str, status: int, error_type: str
+) -> None:
+    async with opened() as (client, service):
         check_error(await client.post(f"/classify?{query}", content=CLIP), status, error_type)
         assert not service.metrics.registry.get_sample_value("hark_windows_total", {"model": "fake"})
         assert (await client.post("/classify", content=CLIP)).status_code == 200
 
 
 async def test_a_full_server_refuses_before_the_framework_looks() -> None:
-    async with running(**FULL) as (client, _):
+    async with listening(**FULL) as (client, _):
         first = asyncio.create_task(client.post("/classify", content=CLIP))
         await asyncio.sleep(0.1)
         check_error(await client.post("/classify?top_k=many", content=CLIP), 503, "overloaded")

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,6 +14,8 @@ from uvicorn.server import ServerState
 
 from server import http_protocol
 from server.http_protocol import HttpProtocol
+from server.service import Service
+from tests.server.harness import encode, listening, sine
 from tests.server.live import Live, live_server
 
 pytestmark = pytest.mark.timeout(90)
@@ -76,7 +79,7 @@ def test_garbage_behind_a_request_does_not_cost_its_answer(live: Live) -> None:
 @pytest.mark.anyio
 async def test_a_head_that_never_ends_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that sent half a head, or nothing, stayed open for good: a few thousand used up all files."""
-    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(http_protocol, "CALLER_SECONDS", 0.05)
     config, state = uvicorn.Config(FastAPI(), log_config=None), ServerState()
     config.load()
     loop = asyncio.get_running_loop()
@@ -89,3 +92,87 @@ async def test_a_head_that_never_ends_is_not_awaited_for_ever(monkeypatch: pytes
             assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
             await writer.wait_closed()
+
+
+# Refused before the body is read
+
+CLIP = encode(sine(5.0))
+FULL = {"max_requests": 1, "fake_window_seconds": 1.0, "models": ["fake"]}
+"""A server with one place, whose answers take long enough to find it taken."""
+
+
+def post(*headers: str, version: str = "1.1") -> bytes:
+    lines = [f"POST /classify HTTP/{version}", "Host: hark", f"Content-Length: {len(CLIP)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+@asynccontextmanager
+async def full() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, Service]]:
+    """A connection to a server whose one place is taken."""
+    async with listening(**FULL) as (client, service):
+        lane, place = service.model(None).lane, object()
+        service.engine.begin_reception(lane, place)
+        reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        yield reader, writer, service
+        writer.close()
+        assert service.engine._receiving == {place}, "who was refused holds no place"
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """The status, the headers and the body of the next answer on a connection."""
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+
+
+@pytest.mark.anyio
+async def test_the_connection_of_a_refused_request_serves_the_next() -> None:
+    async with full() as (reader, writer, service):
+        for _ in range(3):
+            writer.write(post() + CLIP[:1000])
+            status, headers, body = await read_answer(reader)  # before the body has come
+            assert (status, json.loads(body)["error_type"]) == (503, "overloaded")
+            assert headers["content-type"] == "application/json"
+            assert headers["x-request-id"] == json.loads(body)["request_id"]
+            writer.write(CLIP[1000:] + b"GET /livez HTTP/1.1\r\nHost: hark\r\n\r\n")
+            assert (await read_answer(reader))[0] == 200
+        assert service.metrics.registry.get_sample_value("hark_rejected_total", {"reason": "full"}) == 3
+
+
+@pytest.mark.anyio
+async def test_refused_requests_sent_at_once_are_answered_one_by_one() -> None:
+    async with full() as (reader, writer, _):
+        small = b"POST /classify HTTP/1.1\r\nHost: hark\r\nX-Request-ID: %d\r\nContent-Length: 3\r\n\r\nabc"
+        writer.write(b"".join(small % number for number in range(2000)))
+        for number in range(2000):
+            status, headers, _ = await read_answer(reader)
+            assert (status, headers["x-request-id"]) == (503, str(number))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("request_head", "first_line"),
+    [
+        (post("Connection: close"), b"HTTP/1.1 503"),
+        (post(version="1.0"), b"HTTP/1.1 503"),
+        (post("Expect: 100-continue"), b"HTTP/1.1 503"),
+        (post("Upgrade: h2c", "Connection: Upgrade"), b"HTTP/1.1 503"),
+    ],
+)
+async def test_what_the_door_leaves_alone_the_routes_refuse(request_head: bytes, first_line: bytes) -> None:
+    async with full() as (reader, writer, _):
+        writer.write(request_head)
+        assert (await asyncio.wait_for(reader.readline(), 20)).startswith(first_line)
+
+
+@pytest.mark.anyio
+async def test_the_rest_of_a_refused_body_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "CALLER_SECONDS", 0.2)
+    async with full() as (reader, writer, _):
+        writer.write(post())
+        await read_answer(reader)
+        for _ in range(6):  # a slow caller is no absent one
+            writer.write(CLIP[:100])
+            await asyncio.sleep(0.05)
+        assert not reader.at_eof()
+        assert await asyncio.wait_for(reader.read(), 20) == b""
