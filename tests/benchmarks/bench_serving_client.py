@@ -1,6 +1,7 @@
 """What the serving benchmark sends: clips, single requests, closed and open loops of clients, and a server's memory."""
 
 import asyncio
+import gc
 import io
 import random
 import socket
@@ -159,79 +160,98 @@ def closed_loop(url: str, clients: int, seconds: float, body: bytes, query: str 
 def open_loop(url: str, rate: float, seconds: float, body: bytes, query: str) -> list[Reply]:
     """Requests at random moments (Poisson), `rate` per second, whatever becomes of those before.
 
-    One thread and no more for all of them: hundreds would take from the server the cores that they share with it.
+    It shares the cores with the server, and its own pauses would be taken for the server's: one thread for all
+    requests, a callback for each and no task, and no garbage collector meanwhile.
     """
-    return uvloop.run(_send_at(_arrivals(random.Random(0), rate, seconds), urlsplit(url).netloc, body, query))
+    gc.disable()
+    try:
+        return uvloop.run(_OpenLoop(urlsplit(url).netloc, query, body).send(_arrivals(random.Random(0), rate, seconds)))
+    finally:
+        gc.enable()
 
 
-async def _send_at(moments: Iterator[float], address: str, body: bytes, query: str) -> list[Reply]:
-    loop, replies = asyncio.get_running_loop(), list[asyncio.Future[Reply]]()
-    connections, free = list[_Connection](), list[_Connection]()
+class _OpenLoop:
+    """Sends one request again and again, each over a connection that is free at its moment."""
 
-    def connect() -> _Connection:
-        connections.append(_Connection())
-        return connections[-1]
+    def __init__(self, address: str, query: str, body: bytes) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self.request = _head(address, query, len(body)) + body
+        self.replies: list[Reply] = []
+        self.free: list[_Connection] = []
+        self._connections: list[_Connection] = []
 
-    host, _, port = address.rpartition(":")
-    request = _head(address, query, len(body)) + body
-    start = time.perf_counter() + 0.5
+    async def send(self, moments: Iterator[float]) -> list[Reply]:
+        """Sends at these moments, in seconds from half a second on; the replies, all of them or what patience got."""
+        start, sent, asking = time.perf_counter() + 0.5, 0, list[asyncio.Task[None]]()
+        for after in moments:
+            sent += 1
+            await asyncio.sleep(start + after - time.perf_counter())
+            if self.free:
+                self.free.pop().ask(start + after)
+            else:
+                asking.append(asyncio.create_task(self._ask_anew(start + after)))
+        until = time.perf_counter() + PATIENCE_SECONDS
+        while len(self.replies) < sent and time.perf_counter() < until:
+            await asyncio.sleep(0.01)
+        for connection in self._connections:
+            connection.close()  # which ends what still waits for an answer
+        await asyncio.gather(*asking)
+        await asyncio.sleep(0)
+        return self.replies
 
-    async def send(moment: float) -> Reply:
-        while free and free[-1].is_closed:
-            free.pop()
+    async def _ask_anew(self, moment: float) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            connection = free.pop() if free else (await loop.create_connection(connect, host, int(port)))[1]
+            _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port)
         except OSError:
-            return Reply(-1, moment, time.perf_counter() - moment)
-        answer = await connection.ask(request)
-        seconds = time.perf_counter() - moment
-        if answer is None:
-            return Reply(0, moment, seconds)
-        if answer.keeps_alive:
-            free.append(connection)
+            self.replies.append(Reply(-1, moment, time.perf_counter() - moment))
         else:
-            connection.close()
-        return answer.reply(moment, seconds)
-
-    for after in moments:
-        await asyncio.sleep(start + after - time.perf_counter())
-        replies.append(asyncio.ensure_future(send(start + after)))
-    await asyncio.wait(replies, timeout=PATIENCE_SECONDS)
-    for connection in connections:
-        connection.close()  # which ends what still waits for an answer
-    return await asyncio.gather(*replies)
+            self._connections.append(connection)
+            connection.ask(moment)
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of the open loop, kept open until the server closes it or says that it will."""
+    """One connection of the open loop, free again after each answer until the server closes it or says that it will."""
 
-    is_closed = False
-    _answered: asyncio.Future["_Answer | None"] | None = None
+    def __init__(self, loop: _OpenLoop) -> None:
+        self._loop = loop
+        self._answer: _Answer | None = None  # to what was asked last, until it is whole
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
-    async def ask(self, request: bytes) -> "_Answer | None":
-        """Sends a request and waits for its answer; None where the connection ends before it."""
-        if self.is_closed:
-            return None
-        self._answer, self._answered = _Answer(), asyncio.get_running_loop().create_future()
-        self._transport.write(request)  # type: ignore[attr-defined]
-        return await self._answered
+    def ask(self, moment: float) -> None:
+        """Sends the request that was due at this moment; its reply comes to the loop."""
+        self._answer, self._moment = _Answer(), moment
+        if self._transport.is_closing():
+            self.connection_lost(None)
+        else:
+            self._transport.write(self._loop.request)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Ends the connection at once."""
         self._transport.abort()  # type: ignore[attr-defined]
 
     def data_received(self, data: bytes) -> None:
-        self._answer.parser.feed_data(data)
-        if self._answered is not None and self._answer.is_whole:
-            self._answered.set_result(self._answer)
+        answer = self._answer
+        if answer is None:
+            return
+        answer.parser.feed_data(data)
+        if answer.is_whole:
+            self._answer = None
+            self._loop.replies.append(answer.reply(self._moment, time.perf_counter() - self._moment))
+            if answer.keeps_alive:
+                self._loop.free.append(self)
+            else:
+                self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.is_closed = True
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+        if self in self._loop.free:
+            self._loop.free.remove(self)
+        if self._answer is not None:
+            self._answer = None
+            self._loop.replies.append(Reply(0, self._moment, time.perf_counter() - self._moment))
 
 
 def _arrivals(dice: random.Random, rate: float, seconds: float) -> Iterator[float]:
