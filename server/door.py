@@ -2,30 +2,30 @@
 
 Under overload most requests end here, and what each of them costs is taken from those that were let in: the framework's
 way to a refusal is long, and cold in the processor's caches, where tagging has just been. `Door` knows the path and two
-parameters only. What it lets pass has its place among the requests; `check_door` in a route asks for that only where
-`Door` did not.
+parameters only, and holds nothing: what it lets pass asks again in its route, where `check_door` gives it a place.
 """
 
 import math
 import time
+from collections.abc import Iterable
 from functools import cache
 from urllib.parse import parse_qsl
 
 import structlog
 from prometheus_client import Counter, Histogram
 from starlette.requests import Request
-from starlette.types import Scope
 
 from server.engine_errors import EngineError, QueueFullError
 from server.errors import ROWS, error_body
-from server.lane import Lane
 from server.model_pool import ModelNotFoundError
 from server.request_id import choose_request_id
 from server.schemas import JsonAnswer
 from server.service import NotReadyError, Service
+from server.settings import Settings
 
 log = structlog.get_logger()
-DOORS = {"/classify", "/embed"}  # whose model and deadline the query names
+Headers = Iterable[tuple[bytes, bytes]]
+DOORS = {b"/classify": "/classify", b"/embed": "/embed"}  # whose model and deadline the query names
 
 
 def check_door(request: Request, model_name: str | None, timeout_seconds: float | None = None) -> None:
@@ -36,21 +36,16 @@ def check_door(request: Request, model_name: str | None, timeout_seconds: float 
     service: Service = request.app.state.service
     service.check_ready()
     model = service.model(model_name)  # the one that the request keeps, whatever is served when its body has come
-    if not request.scope.get("hark.let_in"):
-        _take_place(request.scope, service, model.lane, timeout_seconds)
+    deadline = _deadline(request.scope["headers"], service.settings, timeout_seconds)
+    service.engine.begin_reception(model.lane, request.scope["hark.place"], deadline)
 
 
-def _take_place(scope: Scope, service: Service, lane: Lane, timeout_seconds: float | None) -> None:
+def _deadline(headers: Headers, settings: Settings, timeout_seconds: float | None) -> float | None:
     """A deadline counts from the end of the upload, so it is looked at here only where the body is small."""
-    timeout_seconds = timeout_seconds or service.settings.timeout_seconds
-    deadline = time.monotonic() + timeout_seconds if timeout_seconds and _is_small(scope, service) else None
-    service.engine.begin_reception(lane, scope["hark.place"], deadline)
-    scope["hark.let_in"] = True
-
-
-def _is_small(scope: Scope, service: Service) -> bool:
-    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    return declared.isdigit() and int(declared) <= service.settings.spool_memory_bytes
+    timeout_seconds = timeout_seconds or settings.timeout_seconds
+    declared = next((value for name, value in headers if name == b"content-length"), b"")
+    is_small = declared.isdigit() and int(declared) <= settings.spool_memory_bytes
+    return time.monotonic() + timeout_seconds if timeout_seconds and is_small else None
 
 
 class Door:
@@ -67,23 +62,23 @@ class Door:
         self._log = log.bind()  # once: one that is not bound is built anew for every line, even for one not wanted
         self._counts = cache(self._find_counts)
 
-    def refusal(self, scope: Scope) -> JsonAnswer | None:
-        """The answer to a request that is refused; one that is let in has its place in the scope."""
-        path = scope["path"]
-        if self._is_open or scope["method"] != "POST" or path not in DOORS:
+    def refusal(self, method: bytes, target: bytes, headers: Headers) -> JsonAnswer | None:
+        """The answer to a request that is refused; names of headers in lower case."""
+        path, _, query = target.partition(b"?")
+        if self._is_open or method != b"POST" or path not in DOORS:
             return None
-        if any(name == b"traceparent" for name, _ in scope["headers"]):
+        if any(name == b"traceparent" for name, _ in headers):
             return None
-        started = time.perf_counter()
-        scope["hark.request_id"], scope["hark.place"] = choose_request_id(scope), object()
+        started, service = time.perf_counter(), self._service
         try:
-            model_name, timeout_seconds = _asked(scope["query_string"])
-            self._service.check_ready()
-            model = self._service.pool.choose(model_name, scope["hark.request_id"])
-            _take_place(scope, self._service, model.lane, timeout_seconds)
+            model_name, timeout_seconds = _asked(query)
+            service.check_ready()
+            deadline = _deadline(headers, service.settings, timeout_seconds)
+            service.engine.check_room(service.pool.choose(model_name).lane, deadline)
         except QueueFullError as error:
-            self._record(error, path, scope["hark.request_id"], started)
-            return self._answer(error, scope["hark.request_id"])
+            request_id = choose_request_id(headers)
+            self._record(error, DOORS[path], request_id, started)
+            return self._answer(error, request_id)
         except (ValueError, NotReadyError, ModelNotFoundError, EngineError):
             pass  # the route says so, after all that it looks at before
         return None

@@ -5,16 +5,15 @@ taken from those that were let in.
 """
 
 import asyncio
-from typing import Any, cast
 
 import structlog
 from starlette.responses import Response
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.door import Door
 from server.errors import error_body
 from server.request_id import new_request_id
+from server.schemas import JsonAnswer
 
 log = structlog.get_logger()
 SENTENCE = "this is not a well-formed HTTP/1.1 request; no more is read from this connection"
@@ -26,6 +25,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     _clock: asyncio.TimerHandle
     _came: float | None = None  # when the last piece came of a request that is not whole; a head counts as one piece
+    _is_refused = False  # whether the request whose body is coming has had its answer from the door
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock, with the first request's head."""
@@ -38,14 +38,28 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._came = self.loop.time()
 
+    def on_headers_complete(self) -> None:
+        """Asks the door first."""
+        answer = self._refusal()
+        if answer is None:
+            super().on_headers_complete()
+        else:
+            self._is_refused = True
+            self._write(answer)
+
     def on_body(self, body: bytes) -> None:
-        """Awaits the next piece."""
-        super().on_body(body)
+        """Awaits the next piece; a refused request's is dropped."""
+        if not self._is_refused:
+            super().on_body(body)
         self._came = self.loop.time()
 
     def on_message_complete(self) -> None:
         """Awaits nothing, or the next head where the answer was out before."""
-        super().on_message_complete()
+        if self._is_refused:
+            self._is_refused = False
+            self.on_response_complete()
+        else:
+            super().on_message_complete()
         self._came = None if self._answering else self.loop.time()
 
     def handle_websocket_upgrade(self) -> None:
@@ -81,17 +95,15 @@ class HttpProtocol(HttpToolsProtocol):
         self._write(answer)
         log.info("refused", error_type="invalid_input", error=SENTENCE, request_id=request_id)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Asks the door first, where the answer can be written at once and the connection stays open after it."""
+    def _refusal(self) -> JsonAnswer | None:
+        """The door's, where the answer can be written at once and the connection stays open after it."""
         door: Door | None = self.app_state.get("door")
-        at_once = cycle.keep_alive and not (cycle.waiting_for_100_continue or self.flow.write_paused or self.pipeline)
-        answer = door.refusal(cast(Scope, cycle.scope)) if door is not None and at_once else None
-        if answer is None:
-            super()._start_asgi_task(cycle, app)
-        else:
-            self._write(answer)
-            cycle.response_started = cycle.response_complete = True  # so what comes of its body is dropped
-            self.on_response_complete()
+        if door is None or self._answering or self.flow.write_paused or self.expect_100_continue:
+            return None
+        parser = self.parser
+        if parser.get_http_version() != "1.1" or not parser.should_keep_alive() or parser.should_upgrade():
+            return None
+        return door.refusal(parser.get_method(), self.url, self.headers)
 
     def _write(self, answer: Response) -> None:
         lines = [STATUS_LINE[answer.status_code]]

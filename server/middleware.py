@@ -47,8 +47,7 @@ class RequestMiddleware:
         return self._tracing.start(parse_traceparent(scope["headers"])) if wanted and self._tracing else None
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, context: TraceContext | None) -> None:
-        if "hark.request_id" not in scope:  # else the door has chosen it
-            scope = {**scope, "hark.request_id": choose_request_id(scope), "hark.place": object()}
+        scope = {**scope, "hark.request_id": choose_request_id(scope["headers"]), "hark.place": object()}
         request_id: str = scope["hark.request_id"]
         ids = [(b"x-request-id", request_id.encode())]
         if context is not None:

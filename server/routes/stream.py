@@ -35,7 +35,7 @@ SHUTTING_DOWN, OUR_FAILURE = 1012, 1011
 async def stream(websocket: WebSocket) -> None:
     """A live stream, from its handshake to its close."""
     service: Service = websocket.app.state.service
-    request_id = websocket.scope.setdefault("hark.request_id", choose_request_id(websocket.scope))
+    request_id = websocket.scope.setdefault("hark.request_id", choose_request_id(websocket.scope["headers"]))
     started = time.perf_counter()
     with structlog.contextvars.bound_contextvars(request_id=request_id), service.request():
         status = await _answer(service, websocket)
