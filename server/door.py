@@ -58,14 +58,14 @@ class Door:
     def __init__(self, service: Service, traced: bool) -> None:
         self._service, settings = service, service.settings
         quotas = settings.quota_requests_per_minute or settings.quota_audio_seconds_per_minute
-        self._is_open = bool(settings.api_keys or quotas or settings.traffic_split or traced)
+        self._leaves_it_to_routes = bool(settings.api_keys or quotas or settings.traffic_split or traced)
         self._log = log.bind()  # once: one that is not bound is built anew for every line, even for one not wanted
         self._counts = cache(self._find_counts)
 
     def refusal(self, method: bytes, target: bytes, headers: Headers) -> JsonAnswer | None:
         """The answer to a request that is refused; names of headers in lower case."""
         path, _, query = target.partition(b"?")
-        if self._is_open or method != b"POST" or path not in DOORS:
+        if self._leaves_it_to_routes or method != b"POST" or path not in DOORS:
             return None
         if any(name == b"traceparent" for name, _ in headers):
             return None
@@ -113,7 +113,7 @@ class Door:
 
 def _asked(query: bytes) -> tuple[str | None, float | None]:
     """The model and the deadline that a query names. Raises: ValueError for a deadline that is none."""
-    named = dict(parse_qsl(query.decode("latin-1")))
+    named = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
     timeout_seconds = float(named["timeout_seconds"]) if "timeout_seconds" in named else None
     if timeout_seconds is not None and not 0 < timeout_seconds < math.inf:
         raise ValueError(timeout_seconds)

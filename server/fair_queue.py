@@ -88,7 +88,7 @@ class FairQueue:
         self._reserved: dict[Priority, Counter[Lane]] = {"interactive": Counter(), "batch": Counter()}
         # Requests with waiting items; the leftmost of each has the next turn.
         self._turns: dict[Priority, deque[Job]] = {"interactive": deque(), "batch": deque()}
-        self._in_line: dict[Priority, Counter[Lane]] = {"interactive": Counter(), "batch": Counter()}  # those, counted
+        self._in_line: dict[Priority, Counter[Lane]] = {"interactive": Counter(), "batch": Counter()}  # their number
         self._newcomers_first = True  # alternates, so that those who wait longer are never passed over twice
 
     @property

@@ -19,6 +19,8 @@ log = structlog.get_logger()
 SENTENCE = "this is not a well-formed HTTP/1.1 request; no more is read from this connection"
 CALLER_SECONDS = 30.0  # for a request's line and headers, or for the next piece of a body that nobody reads
 
+MOST_AT_ONCE = 16  # requests refused in one turn of the event loop, for whose other callers nothing happens meanwhile
+
 
 class HttpProtocol(HttpToolsProtocol):
     """What reads requests from one connection."""
@@ -26,12 +28,18 @@ class HttpProtocol(HttpToolsProtocol):
     _clock: asyncio.TimerHandle
     _came: float | None = None  # when the last piece came of a request that is not whole; a head counts as one piece
     _is_refused = False  # whether the request whose body is coming has had its answer from the door
+    _refused_at_once = 0  # of the requests that one read brought
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Starts the clock, with the first request's head."""
         super().connection_made(transport)
         self._came = self.loop.time()
         self._clock = self.loop.call_later(CALLER_SECONDS, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        """What one read brought."""
+        self._refused_at_once = 0
+        super().data_received(data)
 
     def on_message_begin(self) -> None:
         """Awaits the rest of a head."""
@@ -45,6 +53,9 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self._is_refused = True
+            self._refused_at_once += 1
+            if not self._stays_open:
+                answer.headers["Connection"] = "close"
             self._write(answer)
 
     def on_body(self, body: bytes) -> None:
@@ -57,10 +68,18 @@ class HttpProtocol(HttpToolsProtocol):
         """Awaits nothing, or the next head where the answer was out before."""
         if self._is_refused:
             self._is_refused = False
+            if not self._stays_open:
+                self.transport.close()
             self.on_response_complete()
         else:
             super().on_message_complete()
         self._came = None if self._answering else self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Awaits from here on what is missing of a request that came while an answer was on its way."""
+        super().on_response_complete()
+        if self._came is not None:
+            self._came = self.loop.time()
 
     def handle_websocket_upgrade(self) -> None:
         """Stops the clock."""
@@ -95,15 +114,23 @@ class HttpProtocol(HttpToolsProtocol):
         self._write(answer)
         log.info("refused", error_type="invalid_input", error=SENTENCE, request_id=request_id)
 
+    @property
+    def _stays_open(self) -> bool:
+        """Whether the connection does after the request whose head has come."""
+        return self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+
     def _refusal(self) -> JsonAnswer | None:
-        """The door's, where the answer can be written at once and the connection stays open after it."""
+        """The door's, where the answer can be written at once; a caller who sends many heads at once waits his turn."""
         door: Door | None = self.app_state.get("door")
-        if door is None or self._answering or self.flow.write_paused or self.expect_100_continue:
+        if door is None or self._answering or self.flow.write_paused or self._refused_at_once == MOST_AT_ONCE:
             return None
-        parser = self.parser
-        if parser.get_http_version() != "1.1" or not parser.should_keep_alive() or parser.should_upgrade():
+        if self.expect_100_continue or self.parser.should_upgrade():
             return None
-        return door.refusal(parser.get_method(), self.url, self.headers)
+        try:
+            return door.refusal(self.parser.get_method(), self.url, self.headers)
+        except Exception:
+            log.exception("the door failed")
+            return None  # the route finds the same, and answers it
 
     def _write(self, answer: Response) -> None:
         lines = [STATUS_LINE[answer.status_code]]

@@ -19,9 +19,9 @@ from server.tracing import TracingError
 
 log = structlog.get_logger()
 
-NEW_OBJECTS = (
-    50_000  # before the garbage collector looks; requests leave it next to nothing, and all wait while it does
-)
+# Until the garbage collector looks. Requests leave it next to nothing, and nobody is answered meanwhile: under load it
+# looked every 0.7 s, for 5 to 28 ms.
+NEW_OBJECTS = 50_000
 
 
 def serve(settings: Settings) -> int:

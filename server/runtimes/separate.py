@@ -36,7 +36,7 @@ Open = Callable[[], Runtime]
 """Opens the runtime in the other process; it is pickled: a function of a module, with its arguments."""
 
 CLOSE_SECONDS = 5.0
-NICENESS = 5  # whoever answers requests comes first: refusals are quick while all cores tag
+NICENESS = 10  # whoever answers requests comes first: refusals are quick while all cores tag
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
@@ -190,7 +190,7 @@ def main() -> None:
     """Opens the runtime that the first message asks for, and runs batches until the connections end."""
     for number in (signal.SIGINT, signal.SIGTERM):  # for the server, which finishes what it has accepted
         signal.signal(number, signal.SIG_IGN)
-    gc.disable()  # what is loaded stays; to look through it again and again takes a third of a second
+    gc.disable()  # until all is loaded: to look through it again and again takes a third of a second
     _keep_memory()
     connections = [Connection(int(descriptor)) for descriptor in sys.argv[1:]]
     try:
@@ -232,7 +232,7 @@ def _serve(connection: Connection, runtime: Runtime, places: "queue.SimpleQueue[
 
 
 def _stay_on(cores: set[int]) -> None:
-    """Keeps this thread on these cores, if they are still the process's."""
+    """Keeps this thread on these cores, if they are still the process's; what it starts would stay there, too."""
     if cores:
         with suppress(OSError):
             os.sched_setaffinity(0, cores)

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from server import http_protocol
+from server.door import Door
 from server.http_protocol import HttpProtocol
 from server.service import Service
 from tests.server.harness import encode, listening, sine
@@ -150,19 +151,31 @@ async def test_refused_requests_sent_at_once_are_answered_one_by_one() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("request_head", "first_line"),
-    [
-        (post("Connection: close"), b"HTTP/1.1 503"),
-        (post(version="1.0"), b"HTTP/1.1 503"),
-        (post("Expect: 100-continue"), b"HTTP/1.1 503"),
-        (post("Upgrade: h2c", "Connection: Upgrade"), b"HTTP/1.1 503"),
-    ],
-)
-async def test_what_the_door_leaves_alone_the_routes_refuse(request_head: bytes, first_line: bytes) -> None:
+@pytest.mark.parametrize("head", [post("Connection: close"), post(version="1.0")])
+async def test_a_refused_request_that_ends_its_connection_is_read_to_its_end(head: bytes) -> None:
     async with full() as (reader, writer, _):
-        writer.write(request_head)
-        assert (await asyncio.wait_for(reader.readline(), 20)).startswith(first_line)
+        writer.write(head)
+        status, headers, _ = await read_answer(reader)
+        assert (status, headers["connection"]) == (503, "close")
+        writer.write(CLIP)
+        await writer.drain()
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("head", [post("Expect: 100-continue"), post("Upgrade: h2c", "Connection: Upgrade")])
+async def test_what_the_door_leaves_alone_the_routes_refuse(head: bytes) -> None:
+    async with full() as (reader, writer, _):
+        writer.write(head)
+        assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 503")
+
+
+@pytest.mark.anyio
+async def test_a_door_that_fails_leaves_it_to_the_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Door, "refusal", lambda *_: 1 / 0)
+    async with full() as (reader, writer, _):
+        writer.write(post() + CLIP)
+        assert (await read_answer(reader))[0] == 503
 
 
 @pytest.mark.anyio
