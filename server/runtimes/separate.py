@@ -36,7 +36,7 @@ Open = Callable[[], Runtime]
 """Opens the runtime in the other process; it is pickled: a function of a module, with its arguments."""
 
 CLOSE_SECONDS = 5.0
-NICENESS = 10  # whoever answers requests comes first: refusals are quick while all cores tag
+NICENESS = 5  # whoever answers requests comes first: refusals are quick while all cores tag
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
 
