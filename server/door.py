@@ -98,8 +98,12 @@ class Door:
         self._log.info(
             "refused",
             request_id=request_id,
-            **{"method": "POST", "path": path, "status": status, "milliseconds": round(1000 * seconds, 1)},
-            **{"error_type": ROWS[QueueFullError].error_type, "error": str(error)},
+            method="POST",
+            path=path,
+            status=status,
+            milliseconds=round(1000 * seconds, 1),
+            error_type=ROWS[QueueFullError].error_type,
+            error=str(error),
         )
 
     def _find_counts(self, reason: str, path: str) -> tuple[Counter, Counter, Histogram]:

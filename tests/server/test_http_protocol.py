@@ -8,13 +8,9 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.server import ServerState
 
 from server import http_protocol
 from server.door import Door
-from server.http_protocol import HttpProtocol
 from server.service import Service
 from tests.server.harness import encode, listening, sine
 from tests.server.live import Live, live_server
@@ -81,14 +77,9 @@ def test_garbage_behind_a_request_does_not_cost_its_answer(live: Live) -> None:
 async def test_a_head_that_never_ends_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that sent half a head, or nothing, stayed open for good: a few thousand used up all files."""
     monkeypatch.setattr(http_protocol, "CALLER_SECONDS", 0.05)
-    config, state = uvicorn.Config(FastAPI(), log_config=None), ServerState()
-    config.load()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: HttpProtocol(config, state, {}), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with listening(**FULL) as (client, _):
         for sent in (b"", b"GET / HTTP/1.1\r\nHost: h"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
             writer.write(sent)
             assert await asyncio.wait_for(reader.read(), 20) == b""
             writer.close()
