@@ -175,6 +175,8 @@ def read_waveform(source: Source, sample_rate: int, max_seconds: float | None = 
 
 def mix_to_mono(block: np.ndarray) -> np.ndarray:
     """Average the channels of one block: (samples, channels) → float32 (samples,); what is not finite stays so."""
+    if block.shape[1] == 1:
+        return block[:, 0].astype(np.float32, copy=False)
     weights = np.full(block.shape[1], 1 / block.shape[1], block.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
         return (block @ weights).astype(np.float32, copy=False)
@@ -185,7 +187,7 @@ def check_samples(block: np.ndarray) -> np.ndarray:
 
     Raises: BrokenAudioError on samples that are not finite, or louder than any recording (2**31 full scales).
     """
-    if not np.abs(block).max() <= LOUDEST_SAMPLE:  # also true of NaN
+    if not -LOUDEST_SAMPLE <= block.min() <= block.max() <= LOUDEST_SAMPLE:  # also true of NaN
         raise BrokenAudioError("the audio is damaged: it holds samples that are not finite numbers of a sensible size")
     return block
 
@@ -242,14 +244,18 @@ def regroup(blocks: Iterable[np.ndarray], block_samples: int) -> Iterator[np.nda
     missing = block_samples
     for block in blocks:
         while len(block) >= missing:
-            yield np.concatenate([*held, block[:missing]])
+            yield _join([*held, block[:missing]])
             block = block[missing:]
             held, missing = [], block_samples
         if len(block):
             held.append(block)
             missing -= len(block)
     if held:
-        yield np.concatenate(held)
+        yield _join(held)
+
+
+def _join(blocks: list[np.ndarray]) -> np.ndarray:
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _open_source(source: Source, resources: ExitStack) -> BinaryIO:

@@ -86,6 +86,11 @@ class EventRules:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be a number of seconds from 0 on, not {getattr(self, name)!r}.")
 
+    @property
+    def least_enter(self) -> float:
+        """No label enters below this."""
+        return min((self.enter, *self.per_class.values()))
+
     def thresholds(self, mid: str) -> tuple[float, float]:
         """Return the (enter, leave) thresholds of one label."""
         enter = self.per_class.get(mid, self.enter)
@@ -226,7 +231,8 @@ def find_events(window_scores: np.ndarray, spans: Spans, labels: LabelSet, rules
     if len(spans) != len(window_scores):
         raise ValueError(f"There are {len(window_scores)} windows of scores but {len(spans)} spans.")
     peaks = window_scores.max(axis=0, initial=-np.inf)
-    heard = [label for label, peak in zip(labels, peaks, strict=True) if peak >= rules.thresholds(label.mid)[0]]
+    likely = map(labels.__getitem__, np.flatnonzero(peaks >= rules.least_enter).tolist())  # few of hundreds
+    heard = [label for label in likely if peaks[label.index] >= rules.thresholds(label.mid)[0]]
     tracker = EventTracker(heard, rules)
     columns = window_scores[:, [label.index for label in heard]]
     news: list[EventStart | Event] = []
