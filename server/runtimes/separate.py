@@ -1,25 +1,26 @@
-"""A runtime with a process of its own, so that under load answering and tagging do not wait for one interpreter.
+"""A runtime with processes of its own, so that under load no two batches, nor answering, wait for one interpreter.
 
 A batch alone runs here: there is nobody to wait for, and the way to another process takes a few milliseconds.
 
-    engine's threads ── waveforms ─────────────────► one connection for each ──► threads of the process ── runtime.run
-                     ◄── logits, embeddings, or what was raised ───────────────
+    engine's threads ── waveforms ───────────────► two connections ──► process on core 0: one batch runs, one lies ready
+                     ◄── logits, embeddings, ──── two connections ──► process on core 1: the same
+                         or what was raised
 
-What crashes that process leaves the server: another takes its place. It is started as
-`python -m server.runtimes.separate FILE_DESCRIPTOR...`, and ends when its connections do.
+The first opens the runtime and divides itself (Linux): what it has loaded is held once. Elsewhere it stays one process
+with a thread for each batch. What crashes one of them leaves the server: all are started anew. The first is started as
+`python -m server.runtimes.separate FILE_DESCRIPTOR...`; each ends when its connections do.
 """
 
 import ctypes
 import gc
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 Open = Callable[[], Runtime]
 """Opens the runtime in the other process; it is pickled: a function of a module, with its arguments."""
 
+BATCHES = 2  # that are there for each core: one runs, one lies ready
 CLOSE_SECONDS = 5.0
 NICENESS = 5  # whoever answers requests comes first: refusals are quick while all cores tag
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
@@ -45,64 +47,62 @@ class _GoneError(Exception):
 
 
 class SeparateRuntime:
-    """A runtime `here` for batches alone, and for batches side by side what `open_runtime` opens in another process.
+    """A runtime `here` for batches alone, and for batches side by side what `open_runtime` opens in other processes.
 
-    Of its batches some lie ready there for a core to be free. When the process ends, another is started and its batches
-    fail; the engine then tries their halves again.
+    When one of these ends, all are started anew and their batches fail; the engine then tries their halves again.
     """
-
-    ready_batches = 1
 
     def __init__(self, here: Runtime, open_runtime: Open) -> None:
         """Raises: what `open_runtime` raises; DeviceLostError where the process ends before the runtime is open."""
-        self.info, self.most_batches = here.info, here.most_batches + self.ready_batches
+        self.info, self.most_batches = here.info, BATCHES * here.most_batches
+        self.ready_batches = self.most_batches - here.most_batches
         self._here, self._open_runtime = here, open_runtime
         self._changing = threading.Lock()
         self._closed = False
-        self._process = _Process(open_runtime, self.most_batches)
+        self._processes = _Processes(open_runtime, here.most_batches)
 
     def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         """As any runtime's. Raises: ProcessEndedError too, and DeviceLostError where another process cannot start."""
         if batches == 1:
             return self._here.run(waveforms, lengths)
-        process = self._process
+        processes = self._processes
         try:
-            result: BatchResult = process.ask((waveforms, lengths, batches))
+            result: BatchResult = processes.ask((waveforms, lengths, batches))
         except _GoneError as error:
-            code = self._replace(process)
+            code = self._replace(processes)
             raise ProcessEndedError(f"the process that tags ended with code {code}") from error
         return result
 
     def close(self) -> None:
-        """Ends the process, and closes the runtime here."""
+        """Ends the processes, and closes the runtime here."""
         with self._changing:
             self._closed = True
-            self._process.close()
+            self._processes.close()
         self._here.close()
 
-    def _replace(self, ended: "_Process") -> int:
-        """Starts another process, unless another batch of the ended one's has done so; returns its exit code."""
+    def _replace(self, ended: "_Processes") -> int:
+        """Starts other processes, unless another batch of the ended ones' has done so; returns their exit code."""
         with self._changing:
             code = ended.kill()
-            if self._process is ended and not self._closed:
+            if self._processes is ended and not self._closed:
                 log.error("the process that tags has ended, and is started anew", code=code)
                 try:
-                    self._process = _Process(self._open_runtime, self.most_batches)
+                    self._processes = _Processes(self._open_runtime, self._here.most_batches)
                 except Exception as error:
                     raise DeviceLostError(f"the process that tags cannot be started anew: {error}") from error
         return code
 
 
-class _Process:
-    """One process with a runtime, and its connections: as many as batches may be there at a time."""
+class _Processes:
+    """The processes with a runtime, one for each of so many cores, and the connections to them."""
 
-    def __init__(self, open_runtime: Open, connections: int) -> None:
-        ours, theirs = zip(*(Pipe() for _ in range(connections)), strict=True)
+    def __init__(self, open_runtime: Open, cores: int) -> None:
+        ours, theirs = zip(*(Pipe() for _ in range(BATCHES * cores)), strict=True)
         descriptors = [connection.fileno() for connection in theirs]
         command = [sys.executable, "-P", "-m", __name__, *map(str, descriptors)]
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)  # ours, and nothing before it
         # A process group of its own: Ctrl-C means the server, which ends when it has answered what it accepted.
-        self._process = subprocess.Popen(
+        self._first = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             pass_fds=descriptors,
@@ -112,11 +112,10 @@ class _Process:
         for connection in theirs:
             connection.close()
         self._closing = False
-        self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        for connection in ours:
-            self._free.put(connection)
+        self._free = [[*_of_core(ours, core, cores)] for core in range(cores)]
+        self._freed = threading.Condition()  # guards the free connections of each core
         try:
-            self.ask(open_runtime)
+            self.ask((open_runtime, cores))
         except _GoneError as error:
             raise DeviceLostError(f"the process that tags ended with code {self.kill()} as it started") from error
         except BaseException:
@@ -124,42 +123,48 @@ class _Process:
             raise
 
     def ask(self, question: object) -> Any:
-        """Sends a question over a free connection and waits for its answer; raises what the other side did.
+        """Sends a question to the process that has fewest, and waits for its answer; raises what the other side did.
 
         Raises: _GoneError where the process has ended.
         """
-        connection = self._free.get()
+        with self._freed:
+            self._freed.wait_for(lambda: any(self._free))
+            free = max(self._free, key=len)
+            connection = free.pop(0)
         try:
             connection.send(question)
             succeeded, answer = connection.recv()
         except (EOFError, OSError) as error:
             raise _GoneError from error
         finally:
-            if self._closing:
-                connection.close()
-            self._free.put(connection)
+            with self._freed:
+                if self._closing:
+                    connection.close()
+                free.append(connection)  # closed ones, too: for who waits for one
+                self._freed.notify()
         if not succeeded:
             raise answer
         return answer
 
     def close(self) -> None:
-        """Ends the process as soon as its batches are done, or after a while."""
-        self._closing = True
-        free = []
-        with suppress(queue.Empty):
-            while True:  # one in use is closed by who uses it: its number could be another file's before it is read
-                free.append(self._free.get_nowait())
-        for connection in free:
-            connection.close()
-            self._free.put(connection)  # for who waits for one, and finds it closed
+        """Ends the processes as soon as their batches are done, or after a while."""
+        with self._freed:
+            self._closing = True
+            for free in self._free:  # one in use is closed by who uses it: its number could be another file's by then
+                for connection in free:
+                    connection.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(CLOSE_SECONDS)
+            self._first.wait(CLOSE_SECONDS)
         self.kill()
 
     def kill(self) -> int:
-        """Ends the process at once, if it still runs; its exit code, or less than 0 the signal's number."""
-        self._process.kill()
-        return self._process.wait()
+        """Ends the processes at once, if they still run; the first one's exit code, or less than 0 a signal's number.
+
+        SIGKILL's number so also stands for whatever ended another of them.
+        """
+        if self._first.returncode is None:  # until it has been waited for, its number is that of its group
+            os.killpg(self._first.pid, signal.SIGKILL)
+        return self._first.wait()
 
 
 def _keep_memory() -> None:
@@ -173,17 +178,28 @@ def _keep_memory() -> None:
             library.mallopt(option, size)
 
 
-def _places(batches: int) -> "queue.SimpleQueue[set[int]]":
-    """Where so many batches may run: a core for each where there are no more cores than that, else anywhere.
+def _of_core(connections: Sequence[Connection], core: int, cores: int) -> Sequence[Connection]:
+    return connections[core::cores]
 
-    Linux often runs a thread where the one that woke it was, and then two batches share a core while another idles.
-    Measured with aum-tiny on two cores: a twentieth more clips a second, and an eighth more at three times the load.
+
+def _divide(connections: Sequence[Connection], cores: int) -> Sequence[Connection]:
+    """Goes on as so many processes, each with its connections; stays one where a process cannot safely be divided.
+
+    Where there are no more cores than that, each stays on one: Linux often runs a thread where the one that woke it
+    was, and then two batches share a core while another idles. Measured with aum-tiny on two cores: a twentieth more
+    clips a second, and an eighth more at three times the load.
     """
-    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
-    places: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
-    for place in [{core} for core in cores] if len(cores) == batches else [cores] * batches:
-        places.put(place)
-    return places
+    if sys.platform != "linux":
+        return connections
+    core = next((core for core in range(1, cores) if os.fork() == 0), 0)
+    ours = _of_core(connections, core, cores)
+    for connection in connections:
+        if connection not in ours:
+            connection.close()
+    if len(places := sorted(os.sched_getaffinity(0))) == cores:
+        with suppress(OSError):
+            os.sched_setaffinity(0, {places[core]})
+    return ours
 
 
 def main() -> None:
@@ -192,50 +208,46 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     gc.disable()  # until all is loaded: to look through it again and again takes a third of a second
     _keep_memory()
-    connections = [Connection(int(descriptor)) for descriptor in sys.argv[1:]]
+    connections: Sequence[Connection] = [Connection(int(descriptor)) for descriptor in sys.argv[1:]]
     try:
-        runtime: Runtime = connections[0].recv()()
+        open_runtime, cores = connections[0].recv()
+        runtime: Runtime = open_runtime()
     except EOFError:
         return
     except Exception as error:
         with suppress(OSError):
             connections[0].send((False, _told(error)))
         return
-    gc.freeze()
-    gc.enable()
     os.nice(NICENESS)
-    places = _places(runtime.most_batches)
-    with suppress(OSError):
-        connections[0].send((True, None))
-    threads = [threading.Thread(target=_serve, args=(connection, runtime, places)) for connection in connections]
+    gc.freeze()
+    ours = _divide(connections, cores)
+    gc.enable()
+    running = threading.Semaphore(cores * len(ours) // len(connections))
+    if connections[0] in ours:
+        with suppress(OSError):
+            connections[0].send((True, None))
+    threads = [threading.Thread(target=_serve, args=(connection, runtime, running)) for connection in ours]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
-def _serve(connection: Connection, runtime: Runtime, places: "queue.SimpleQueue[set[int]]") -> None:
+def _serve(connection: Connection, runtime: Runtime, running: threading.Semaphore) -> None:
     """Answers one connection until it ends, or something goes wrong with it."""
     with connection, suppress(EOFError, OSError):
         while True:
             waveforms, lengths, batches = connection.recv()
             answer: tuple[bool, object]
-            place = places.get()
             try:
-                _stay_on(place)
-                answer = True, runtime.run(waveforms, lengths, min(batches, runtime.most_batches))
+                with running:
+                    answer = True, runtime.run(waveforms, lengths, min(batches, runtime.most_batches))
             except Exception as error:
                 answer = False, _told(error)
-            finally:
-                places.put(place)
             connection.send(answer)
-
-
-def _stay_on(cores: set[int]) -> None:
-    """Keeps this thread on these cores, if they are still the process's; what it starts would stay there, too."""
-    if cores:
-        with suppress(OSError):
-            os.sched_setaffinity(0, cores)
 
 
 def _told(error: Exception) -> Exception:

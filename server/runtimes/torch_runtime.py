@@ -72,7 +72,10 @@ class TorchRuntime(TwoStages):
 
 
 def open_torch(folder: Path, device: str, precision: str, threads: int, weights_sha256: str) -> TorchRuntime:
-    """The runtime of the checkpoint in a folder, with so many threads; for a process of its own.
+    """The runtime of the checkpoint in a folder, with so many threads; for processes of its own.
+
+    It has run a batch, on one thread: what that loads is shared when the process divides itself, which no other thread
+    of an operator would outlive.
 
     Raises: CheckpointError, for other weights than those too.
     """
@@ -80,7 +83,10 @@ def open_torch(folder: Path, device: str, precision: str, threads: int, weights_
     checkpoint = load(folder, device)
     if checkpoint.weights_sha256 != weights_sha256:
         raise CheckpointError(f"the weights in {folder} are not those that were there; load the model again")
-    return TorchRuntime(checkpoint, device, precision)
+    runtime = TorchRuntime(checkpoint, device, precision)
+    waveform = checkpoint.golden.waveform.numpy()[None]
+    runtime.run(waveform, np.array([waveform.shape[1]]), batches=2)
+    return runtime
 
 
 def _use_threads(count: int) -> None:

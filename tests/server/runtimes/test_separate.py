@@ -16,10 +16,11 @@ import torch
 from model.checkpoint import Checkpoint, CheckpointError, load
 from model.registry import find_checkpoint
 from server.runtimes.base import DeviceLostError, DeviceOutOfMemoryError
-from server.runtimes.separate import ProcessEndedError, SeparateRuntime, _places, _stay_on
+from server.runtimes.separate import ProcessEndedError, SeparateRuntime
 from server.runtimes.torch_runtime import TorchRuntime, open_torch
 from tests.server.runtimes.scripted import Scripted, open_never, open_scripted
 
+DIVIDES = sys.platform == "linux"
 WAVEFORMS, LENGTHS = np.zeros((2, 100), np.float32), np.array([100, 50])
 
 
@@ -34,6 +35,12 @@ def told(what: int) -> np.ndarray:
     waveforms = WAVEFORMS.copy()
     waveforms[0, 0] = what
     return waveforms
+
+
+def wait_for_batches(runtime: SeparateRuntime, count: int) -> None:
+    """Returns when so many batches are there."""
+    while sum(map(len, runtime._processes._free)) > runtime.most_batches - count:
+        time.sleep(0.01)
 
 
 def process_of(runtime: SeparateRuntime) -> int:
@@ -62,10 +69,23 @@ def test_a_batch_alone_runs_here(scripted: SeparateRuntime) -> None:
 
 
 def test_it_runs_in_another_process_and_several_threads_may_ask(scripted: SeparateRuntime) -> None:
-    with ThreadPoolExecutor(6) as pool:  # more than there are connections
-        processes = set(pool.map(lambda _: process_of(scripted), range(24)))
-    assert len(processes) == 1
+    with ThreadPoolExecutor(8) as pool:  # more than there are connections
+        processes = set(pool.map(lambda _: process_of(scripted), range(64)))
+    assert len(processes) == (Scripted.most_batches if DIVIDES else 1)
     assert os.getpid() % 2**20 not in processes
+
+
+@pytest.mark.skipif(not DIVIDES, reason="on this system it stays one process")
+def test_batches_side_by_side_run_in_processes_of_their_own(scripted: SeparateRuntime) -> None:
+    processes = []
+    with ThreadPoolExecutor(3) as pool:
+        for busy in range(3):
+            slow = [pool.submit(scripted.run, told(4), LENGTHS, 2) for _ in range(busy)]
+            wait_for_batches(scripted, busy)
+            processes.append(process_of(scripted))
+            for batch in slow:
+                batch.result()
+    assert len(set(processes)) == 3
 
 
 @pytest.mark.parametrize(
@@ -88,17 +108,19 @@ def test_a_process_that_is_killed_is_replaced(scripted: SeparateRuntime) -> None
     assert process_of(scripted) != before
 
 
-def test_batches_side_by_side_with_a_crash_share_one_new_process(scripted: SeparateRuntime) -> None:
+def test_after_a_crash_in_any_of_them_all_are_started_anew_once(scripted: SeparateRuntime) -> None:
     with ThreadPoolExecutor(3) as pool:
+        before = set(pool.map(lambda _: process_of(scripted), range(24)))
         slow = [pool.submit(scripted.run, told(4), LENGTHS, 2) for _ in range(2)]
-        while scripted._process._free.qsize() > 2:  # both are there
-            time.sleep(0.01)
+        wait_for_batches(scripted, 2)
         with pytest.raises(ProcessEndedError):
             scripted.run(told(3), LENGTHS, 2)
+        started = scripted._processes
         for batch in slow:
             with pytest.raises(ProcessEndedError):
                 batch.result()
-        assert len(set(pool.map(lambda _: process_of(scripted), range(6)))) == 1
+        assert not before & set(pool.map(lambda _: process_of(scripted), range(24)))
+    assert scripted._processes is started
 
 
 def test_a_thread_that_dies_there_leaves_nobody_waiting(scripted: SeparateRuntime) -> None:
@@ -130,7 +152,7 @@ def test_one_that_cannot_be_opened_says_why(opening: Callable[[], Scripted], kin
 
 
 def test_ctrl_c_and_sigterm_leave_the_process_to_the_server(scripted: SeparateRuntime) -> None:
-    process = scripted._process._process
+    process = scripted._processes._first
     assert os.getpgid(process.pid) != os.getpgid(0)  # a terminal sends Ctrl-C to the server's group
     process.send_signal(signal.SIGTERM)
     assert process_of(scripted)
@@ -138,17 +160,16 @@ def test_ctrl_c_and_sigterm_leave_the_process_to_the_server(scripted: SeparateRu
 
 def test_closing_lets_a_batch_finish_and_ends_the_process() -> None:
     runtime = SeparateRuntime(Scripted(3), open_scripted)
-    process = runtime._process._process
+    process = runtime._processes._first
     with ThreadPoolExecutor(1) as pool:
         batch = pool.submit(runtime.run, told(4), LENGTHS, 2)
-        while runtime._process._free.qsize() > 3:  # the batch is there
-            time.sleep(0.01)
+        wait_for_batches(runtime, 1)
         runtime.close()
         assert len(batch.result().logits) == 2
     assert process.poll() == 0
     with pytest.raises(ProcessEndedError):
         runtime.run(WAVEFORMS, LENGTHS, 2)
-    assert runtime._process._process is process  # none was started in its place
+    assert runtime._processes._first is process  # none was started in its place
 
 
 def test_it_ends_with_the_server_however_that_ends() -> None:
@@ -162,24 +183,15 @@ def test_it_ends_with_the_server_however_that_ends() -> None:
     assert ended.returncode == -9
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system says nothing of cores")
-def test_as_many_batches_as_cores_have_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 5})
-    for batches, expected in ((2, [{2}, {5}]), (1, [{2, 5}]), (3, 3 * [{2, 5}])):
-        places = _places(batches)
-        assert sorted(map(sorted, (places.get_nowait() for _ in range(batches)))) == sorted(map(sorted, expected))
-        assert places.empty()
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system says nothing of cores")
-def test_a_batch_stays_on_its_core_and_runs_where_it_can_if_that_is_gone() -> None:
-    cores = os.sched_getaffinity(0)
-
-    def stay(on: set[int]) -> set[int]:
-        _stay_on(on)
-        return os.sched_getaffinity(0)  # this thread's
-
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(stay, {min(cores)}).result() == {min(cores)}
-        assert pool.submit(stay, {4095}).result() == {min(cores)}
-    assert os.sched_getaffinity(0) == cores
+@pytest.mark.skipif(not DIVIDES, reason="on this system it stays one process")
+def test_as_many_processes_as_cores_have_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = len(os.sched_getaffinity(0))
+    for processes, expected in ((cores, 1), (cores + 1, cores)):
+        monkeypatch.setattr(Scripted, "most_batches", processes)
+        runtime = SeparateRuntime(Scripted(3), open_scripted)
+        try:
+            with ThreadPoolExecutor(runtime.most_batches) as pool:
+                batches = [*pool.map(lambda _, run=runtime.run: run(WAVEFORMS, LENGTHS, 2), range(8 * processes))]
+        finally:
+            runtime.close()
+        assert {int(batch.logits[0, 2]) for batch in batches} == {expected}
