@@ -5,7 +5,9 @@ taken from those that were let in.
 """
 
 import asyncio
+from contextlib import suppress
 
+import httptools
 import structlog
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -28,6 +30,8 @@ class HttpProtocol(HttpToolsProtocol):
     _clock: asyncio.TimerHandle
     _came: float | None = None  # when the last piece came of a request that is not whole; a head counts as one piece
     _is_refused = False  # whether the request whose body is coming has had its answer from the door
+    _closes = False  # whether the connection ends with that request
+    refused_bytes_missing = 0  # of its body, where its head says how long that is
     _refused_at_once = 0  # of the requests that one read brought
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -52,9 +56,12 @@ class HttpProtocol(HttpToolsProtocol):
         if answer is None:
             super().on_headers_complete()
         else:
-            self._is_refused = True
+            self._is_refused, self._closes = True, not self._stays_open
+            self.refused_bytes_missing = next(
+                (int(size) for name, size in self.headers if name == b"content-length"), 0
+            )
             self._refused_at_once += 1
-            if not self._stays_open:
+            if self._closes:
                 answer.headers["Connection"] = "close"
             self._write(answer)
 
@@ -62,13 +69,26 @@ class HttpProtocol(HttpToolsProtocol):
         """Awaits the next piece; a refused request's is dropped."""
         if not self._is_refused:
             super().on_body(body)
+        elif self.refused_bytes_missing:
+            self.refused_bytes_missing -= len(body)
         self._came = self.loop.time()
+
+    def drop(self, count: int) -> None:
+        """Awaits less of a refused body: so many bytes of what is missing came, and were not parsed."""
+        if count:
+            self._came = self.loop.time()
+            self.refused_bytes_missing -= count
+            if not self.refused_bytes_missing:
+                self.parser = httptools.HttpRequestParser(self)  # the other one still awaits them
+                with suppress(AttributeError):  # as in the constructor
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.on_message_complete()
 
     def on_message_complete(self) -> None:
         """Awaits nothing, or the next head where the answer was out before."""
         if self._is_refused:
             self._is_refused = False
-            if not self._stays_open:
+            if self._closes:
                 self.transport.close()
             self.on_response_complete()
         else:
@@ -102,6 +122,11 @@ class HttpProtocol(HttpToolsProtocol):
         if not (self._answering and self.cycle.response_started):
             self._write_400()
         self.transport.close()
+
+    @property
+    def receives_body(self) -> bool:
+        """Whether the body of a request that was let in is coming."""
+        return self._answering and self.cycle.more_body
 
     @property
     def _answering(self) -> bool:

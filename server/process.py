@@ -9,7 +9,7 @@ import uvicorn
 
 from server.app import create_app
 from server.console import print_error
-from server.http_protocol import HttpProtocol
+from server.http_reading import HttpReader
 from server.live_sound import MAX_FRAME_BYTES
 from server.logs import configure_logging
 from server.service import Service
@@ -40,7 +40,7 @@ def serve(settings: Settings) -> int:
         app,
         host=settings.host,
         port=settings.port,
-        http=HttpProtocol,
+        http=HttpReader,  # type: ignore[arg-type]  # a protocol all the same
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=1,  # comes after our own drain, and then cancels

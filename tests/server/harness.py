@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from server.app import create_app
-from server.http_protocol import HttpProtocol
+from server.http_reading import HttpReader
 from server.runtimes.fake import FakeRuntime
 from server.service import Service
 from server.settings import Settings
@@ -68,7 +68,7 @@ async def listening(**settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, S
     async with app.router.lifespan_context(app) as app_state:
         await app.state.service.wait_until_loaded()
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: HttpProtocol(config, state, dict(app_state or {})), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: HttpReader(config, state, dict(app_state or {})), "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         async with httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
             yield client, app.state.service

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import random
+import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -129,6 +132,62 @@ async def test_the_connection_of_a_refused_request_serves_the_next() -> None:
             writer.write(CLIP[1000:] + b"GET /livez HTTP/1.1\r\nHost: hark\r\n\r\n")
             assert (await read_answer(reader))[0] == 200
         assert service.metrics.registry.get_sample_value("hark_rejected_total", {"reason": "full"}) == 3
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("drops", [True, False])  # where the system can, and where it cannot
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_refused_body_may_come_in_any_pieces(drops: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not drops:
+        monkeypatch.setattr(sys, "platform", "other")
+    chance = random.Random(seed)
+    async with full() as (reader, writer, _):
+        sent = 5 * (post() + CLIP + b"GET /livez HTTP/1.1\r\nHost: hark\r\n\r\n")
+        while sent:
+            piece = chance.choice((1, 100, 2**14, 2**16, 2**19))
+            writer.write(sent[:piece])
+            sent = sent[piece:]
+            await asyncio.sleep(chance.choice((0, 0.001)))
+        assert [(await read_answer(reader))[0] for _ in range(10)] == 5 * [503, 200]
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops what is not read")
+async def test_a_refused_body_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(http_protocol.HttpProtocol, "on_body", count_bodies(http_protocol.HttpProtocol.on_body, read))
+    async with full() as (reader, writer, _):
+        for _ in range(3):
+            writer.write(post() + CLIP)
+            assert (await read_answer(reader))[0] == 503
+        await asyncio.sleep(0.1)
+        assert 0 < sum(read) < 3 * 2**15 < 3 * len(CLIP)
+
+
+def count_bodies(on_body: Callable[..., None], lengths: list[int]) -> Callable[..., None]:
+    def counted(protocol: http_protocol.HttpProtocol, body: bytes) -> None:
+        lengths.append(len(body))
+        on_body(protocol, body)
+
+    return counted
+
+
+def test_a_connection_survives_large_refused_bodies() -> None:
+    """Of a real server, with the event loop that it runs on."""
+    with live_server(MODELS="fake", MAX_REQUESTS="1") as live:
+        address = urlsplit(live.url)
+        place = address.hostname, address.port
+        with socket.create_connection(place, 20) as holder, socket.create_connection(place, 20) as caller:
+            holder.sendall(b"POST /classify HTTP/1.1\r\nHost: hark\r\nContent-Length: 9\r\n\r\n")  # and no body
+            head = b"POST /classify HTTP/1.1\r\nHost: hark\r\nContent-Length: 5000000\r\n\r\n"
+            statuses = []
+            for _ in range(4):
+                caller.sendall(head + bytes(5_000_000) + b"GET /livez HTTP/1.1\r\nHost: hark\r\n\r\n")
+                answer = b""
+                while b"alive" not in answer:
+                    answer += caller.recv(65_536)
+                statuses += re.findall(rb"HTTP/1.1 (\d+)", answer)
+        assert statuses == 4 * [b"503", b"200"]
 
 
 @pytest.mark.anyio
