@@ -198,7 +198,7 @@ def answered_share(reply: Reply, seconds: float) -> float:
     return covered / seconds
 
 
-OVERLOAD_ROUNDS = 4
+OVERLOAD_ROUNDS = 8
 
 
 def overload(sizes: Sizes) -> list[Finding]:
