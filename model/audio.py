@@ -175,10 +175,10 @@ def read_waveform(source: Source, sample_rate: int, max_seconds: float | None = 
 
 def mix_to_mono(block: np.ndarray) -> np.ndarray:
     """Average the channels of one block: (samples, channels) → float32 (samples,); what is not finite stays so."""
-    if block.shape[1] == 1:
-        return block[:, 0].astype(np.float32, copy=False)
     weights = np.full(block.shape[1], 1 / block.shape[1], block.dtype)
     with np.errstate(invalid="ignore", over="ignore"):
+        if len(weights) == 1:
+            return block[:, 0].astype(np.float32, copy=False)
         return (block @ weights).astype(np.float32, copy=False)
 
 

@@ -89,7 +89,7 @@ class EventRules:
     @property
     def least_enter(self) -> float:
         """No label enters below this."""
-        return min((self.enter, *self.per_class.values()))
+        return float(min((self.enter, *self.per_class.values())))
 
     def thresholds(self, mid: str) -> tuple[float, float]:
         """Return the (enter, leave) thresholds of one label."""

@@ -21,7 +21,7 @@ log = structlog.get_logger()
 SENTENCE = "this is not a well-formed HTTP/1.1 request; no more is read from this connection"
 CALLER_SECONDS = 30.0  # for a request's line and headers, or for the next piece of a body that nobody reads
 
-MOST_AT_ONCE = 16  # requests refused in one turn of the event loop, for whose other callers nothing happens meanwhile
+MOST_AT_ONCE = 16  # requests refused of what one read brought; for other callers nothing happens meanwhile
 
 
 class HttpProtocol(HttpToolsProtocol):

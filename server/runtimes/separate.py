@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -36,7 +37,7 @@ log = structlog.get_logger()
 Open = Callable[[], Runtime]
 """Opens the runtime in the other process; it is pickled: a function of a module, with its arguments."""
 
-BATCHES = 2  # that are there for each core: one runs, one lies ready
+BATCHES_PER_CORE = 2  # one runs, one lies ready, for this core alone
 CLOSE_SECONDS = 5.0
 NICENESS = 5  # whoever answers requests comes first: refusals are quick while all cores tag
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
@@ -54,7 +55,7 @@ class SeparateRuntime:
 
     def __init__(self, here: Runtime, open_runtime: Open) -> None:
         """Raises: what `open_runtime` raises; DeviceLostError where the process ends before the runtime is open."""
-        self.info, self.most_batches = here.info, BATCHES * here.most_batches
+        self.info, self.most_batches = here.info, BATCHES_PER_CORE * here.most_batches
         self.ready_batches = self.most_batches - here.most_batches
         self._here, self._open_runtime = here, open_runtime
         self._changing = threading.Lock()
@@ -97,7 +98,7 @@ class _Processes:
     """The processes with a runtime, one for each of so many cores, and the connections to them."""
 
     def __init__(self, open_runtime: Open, cores: int) -> None:
-        ours, theirs = zip(*(Pipe() for _ in range(BATCHES * cores)), strict=True)
+        ours, theirs = zip(*(Pipe() for _ in range(BATCHES_PER_CORE * cores)), strict=True)
         descriptors = [connection.fileno() for connection in theirs]
         command = [sys.executable, "-P", "-m", __name__, *map(str, descriptors)]
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)  # ours, and nothing before it
@@ -153,9 +154,11 @@ class _Processes:
             for free in self._free:  # one in use is closed by who uses it: its number could be another file's by then
                 for connection in free:
                     connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._first.wait(CLOSE_SECONDS)
-        self.kill()
+        if self._first.returncode is None:
+            with suppress(subprocess.TimeoutExpired):
+                self._first.wait(CLOSE_SECONDS)
+            self._kill_group()  # also where the first has ended: others may not have
+            self._first.wait()
 
     def kill(self) -> int:
         """Ends the processes at once, if they still run; the first one's exit code, or less than 0 a signal's number.
@@ -163,8 +166,12 @@ class _Processes:
         SIGKILL's number so also stands for whatever ended another of them.
         """
         if self._first.returncode is None:  # until it has been waited for, its number is that of its group
-            os.killpg(self._first.pid, signal.SIGKILL)
+            self._kill_group()
         return self._first.wait()
+
+    def _kill_group(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):  # of a group whose processes have all ended, by system
+            os.killpg(self._first.pid, signal.SIGKILL)
 
 
 def _keep_memory() -> None:
@@ -191,7 +198,8 @@ def _divide(connections: Sequence[Connection], cores: int) -> Sequence[Connectio
     """
     if sys.platform != "linux":
         return connections
-    core = next((core for core in range(1, cores) if os.fork() == 0), 0)
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # OpenBLAS' threads bear it
+        core = next((core for core in range(1, cores) if os.fork() == 0), 0)
     ours = _of_core(connections, core, cores)
     for connection in connections:
         if connection not in ours:
@@ -212,15 +220,15 @@ def main() -> None:
     try:
         open_runtime, cores = connections[0].recv()
         runtime: Runtime = open_runtime()
+        os.nice(NICENESS)
+        gc.freeze()
+        ours = _divide(connections, cores)
     except EOFError:
         return
     except Exception as error:
         with suppress(OSError):
             connections[0].send((False, _told(error)))
         return
-    os.nice(NICENESS)
-    gc.freeze()
-    ours = _divide(connections, cores)
     gc.enable()
     running = threading.Semaphore(cores * len(ours) // len(connections))
     if connections[0] in ours:
