@@ -22,6 +22,7 @@ from server.request_id import choose_request_id
 from server.schemas import JsonAnswer
 from server.service import NotReadyError, Service
 from server.settings import Settings
+from server.uploads import declared_bytes
 
 log = structlog.get_logger()
 Headers = Iterable[tuple[bytes, bytes]]
@@ -43,8 +44,8 @@ def check_door(request: Request, model_name: str | None, timeout_seconds: float 
 def _deadline(headers: Headers, settings: Settings, timeout_seconds: float | None) -> float | None:
     """A deadline counts from the end of the upload, so it is looked at here only where the body is small."""
     timeout_seconds = timeout_seconds or settings.timeout_seconds
-    declared = next((value for name, value in headers if name == b"content-length"), b"")
-    is_small = declared.isdigit() and int(declared) <= settings.spool_memory_bytes
+    declared = declared_bytes(headers)
+    is_small = declared is not None and declared <= settings.spool_memory_bytes
     return time.monotonic() + timeout_seconds if timeout_seconds and is_small else None
 
 

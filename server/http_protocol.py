@@ -16,6 +16,7 @@ from server.door import Door
 from server.errors import error_body
 from server.request_id import new_request_id
 from server.schemas import JsonAnswer
+from server.uploads import declared_bytes
 
 log = structlog.get_logger()
 SENTENCE = "this is not a well-formed HTTP/1.1 request; no more is read from this connection"
@@ -57,9 +58,7 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_headers_complete()
         else:
             self._is_refused, self._closes = True, not self._stays_open
-            self.refused_bytes_missing = next(
-                (int(size) for name, size in self.headers if name == b"content-length"), 0
-            )
+            self.refused_bytes_missing = declared_bytes(self.headers) or 0
             self._refused_at_once += 1
             if self._closes:
                 answer.headers["Connection"] = "close"

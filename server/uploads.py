@@ -9,7 +9,7 @@ UploadError (ValueError)
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from email.message import Message
 from tempfile import SpooledTemporaryFile
@@ -73,6 +73,12 @@ class Upload:
 def media_type(request: Request) -> str:
     """The declared type without its parameters, in lower case; "text/plain" when none is declared."""
     return _content_type(request).get_content_type()
+
+
+def declared_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """The body's length, where a head says it; names of headers in lower case."""
+    declared = next((value for name, value in headers if name == b"content-length"), b"")
+    return int(declared) if declared.isdigit() else None
 
 
 async def receive_upload(request: Request, limits: UploadLimits) -> Upload:
@@ -190,9 +196,9 @@ async def _counted(
     request: Request, max_bytes: int, idle_seconds: float, overhead_bytes: int = 0
 ) -> AsyncGenerator[bytes, None]:
     """The body's chunks, refused as soon as they, or the declared length, pass the limit and the overhead."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_bytes + overhead_bytes:
-        raise _too_large(int(declared), max_bytes)
+    declared = declared_bytes(request.scope["headers"])
+    if declared is not None and declared > max_bytes + overhead_bytes:
+        raise _too_large(declared, max_bytes)
     size = 0
     chunks = request.stream()
     while True:

@@ -113,10 +113,10 @@ class _Processes:
         for connection in theirs:
             connection.close()
         self._closing = False
-        self._free = [[*_of_core(ours, core, cores)] for core in range(cores)]
+        self._free = [[*_of_core(ours, core)] for core in range(cores)]
         self._freed = threading.Condition()  # guards the free connections of each core
         try:
-            self.ask((open_runtime, cores))
+            self.ask(open_runtime)
         except _GoneError as error:
             raise DeviceLostError(f"the process that tags ended with code {self.kill()} as it started") from error
         except BaseException:
@@ -185,12 +185,12 @@ def _keep_memory() -> None:
             library.mallopt(option, size)
 
 
-def _of_core(connections: Sequence[Connection], core: int, cores: int) -> Sequence[Connection]:
-    return connections[core::cores]
+def _of_core(connections: Sequence[Connection], core: int) -> Sequence[Connection]:
+    return connections[BATCHES_PER_CORE * core : BATCHES_PER_CORE * (core + 1)]
 
 
-def _divide(connections: Sequence[Connection], cores: int) -> Sequence[Connection]:
-    """Goes on as so many processes, each with its connections; stays one where a process cannot safely be divided.
+def _divide(connections: Sequence[Connection]) -> Sequence[Connection]:
+    """Goes on as a process for each core, with its connections; stays one where a process cannot safely be divided.
 
     Where there are no more cores than that, each stays on one: Linux often runs a thread where the one that woke it
     was, and then two batches share a core while another idles. Measured with aum-tiny on two cores: a twentieth more
@@ -198,9 +198,10 @@ def _divide(connections: Sequence[Connection], cores: int) -> Sequence[Connectio
     """
     if sys.platform != "linux":
         return connections
+    cores = len(connections) // BATCHES_PER_CORE
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # OpenBLAS' threads bear it
         core = next((core for core in range(1, cores) if os.fork() == 0), 0)
-    ours = _of_core(connections, core, cores)
+    ours = _of_core(connections, core)
     for connection in connections:
         if connection not in ours:
             connection.close()
@@ -218,11 +219,10 @@ def main() -> None:
     _keep_memory()
     connections: Sequence[Connection] = [Connection(int(descriptor)) for descriptor in sys.argv[1:]]
     try:
-        open_runtime, cores = connections[0].recv()
-        runtime: Runtime = open_runtime()
+        runtime: Runtime = connections[0].recv()()
         os.nice(NICENESS)
         gc.freeze()
-        ours = _divide(connections, cores)
+        ours = _divide(connections)
     except EOFError:
         return
     except Exception as error:
@@ -230,7 +230,7 @@ def main() -> None:
             connections[0].send((False, _told(error)))
         return
     gc.enable()
-    running = threading.Semaphore(cores * len(ours) // len(connections))
+    running = threading.Semaphore(len(ours) // BATCHES_PER_CORE)
     if connections[0] in ours:
         with suppress(OSError):
             connections[0].send((True, None))
