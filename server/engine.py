@@ -281,15 +281,18 @@ class Engine:
 
     def _plan(self, worker: Worker) -> list[Item]:
         with self._changed:
-            return self._queue.plan(worker.device, lambda lane: lane.budget(worker.device).windows)
+            return self._queue.plan(worker.device, partial(self._most_windows, worker.device))
 
     def _room_in_batch(self, device: int, lane: Lane) -> int:
-        """The device's budget, or its share of what waits where other devices are idle too.
+        """The most that a batch may hold now, or its share of what waits where other devices are idle too.
 
         Workers of one device do not share: one batch on all its cores comes back sooner than its halves side by side.
         """
         share = -(-self._queue.waiting[lane] // min(len(self._idle), len(set(lane.runtimes))))
-        return min(lane.budget(device).windows, max(1, share))
+        return min(self._most_windows(device, lane), max(1, share))
+
+    def _most_windows(self, device: int, lane: Lane) -> int:
+        return lane.most_windows(device, self._queue.requests_before_newcomer(lane))
 
     # The end
 

@@ -114,6 +114,10 @@ class FairQueue:
             counts.update(self._reserved["interactive"])
         return _predict(counts)
 
+    def requests_before_newcomer(self, lane: Lane) -> int:
+        """How many requests of a lane have a turn before a new interactive one."""
+        return self._in_line["interactive"][lane]
+
     def has_work(self, device: int) -> bool:
         """Whether anything waits that this device can run."""
         return any(self._may_run(device, job.lane) for job in self._in_order())

@@ -17,6 +17,7 @@ class Lane:
     Workers that share a device, for a runtime of several batches at a time, find the same one in their places.
 
     Windows of at most `window_samples` go in, at most `batch_windows` at once; logits of `classes` come out.
+    `brief_windows`, where there are any, are the most while few requests wait: on a CPU more of them take longer.
     """
 
     model: str
@@ -25,6 +26,7 @@ class Lane:
     sample_rate: int
     classes: int
     batch_windows: int
+    brief_windows: int | None = None
     cost: CostModel = field(default_factory=CostModel)
     _budgets: dict[int, BatchBudget] = field(default_factory=dict)
 
@@ -40,6 +42,17 @@ class Lane:
     def budget(self, device: int) -> BatchBudget:
         """How many windows a batch may hold on this device at the moment."""
         return self._budgets.setdefault(device, BatchBudget(self.batch_windows))
+
+    def most_windows(self, device: int, requests_in_line: int) -> int:
+        """The device's budget, or a brief batch where so few requests wait that a newcomer would feel a longer one.
+
+        A newcomer waits for one window of each of them, shared out among the cores. A batch takes a quarter of that.
+        """
+        most = self.budget(device).windows
+        if self.brief_windows is None:
+            return most
+        cores = len(self.runtimes) - self.runtime.ready_batches
+        return min(most, max(self.brief_windows, requests_in_line // (4 * cores)))
 
     def run(self, waveforms: Sequence[np.ndarray], device: int = 0, batches: int = 1) -> BatchResult:
         """Pads waveforms float32 (samples,) and runs them as one batch on one device; raises as `run_padded`."""

@@ -58,6 +58,7 @@ __all__ = [
 log = structlog.get_logger()
 
 CORES = torch.get_num_threads()
+BRIEF_SECONDS = 10.0  # of audio in a batch on a CPU, unless many wait
 LONG_SECONDS = 0.2
 """A window that takes longer on a CPU is timed once: start-up would be felt to wait for the second."""
 
@@ -243,6 +244,7 @@ def _serve(checkpoint: Checkpoint, runtimes: Sequence[Runtime], device: str, set
         sample_rate=config.features.sample_rate,
         classes=len(checkpoint.labels),
         batch_windows=_batch_windows(config, device, settings),
+        brief_windows=None if device.startswith("cuda") else _windows_in(BRIEF_SECONDS, config),
     )
     places = [place for place, runtime in enumerate(runtimes) if runtime not in runtimes[:place]]  # each runtime once
     differences = []
@@ -256,7 +258,11 @@ def _serve(checkpoint: Checkpoint, runtimes: Sequence[Runtime], device: str, set
 
 
 def _batch_windows(config: CheckpointConfig, device: str, settings: Settings) -> int:
-    return max(1, int(settings.batch_audio_seconds(device) / config.window_seconds))
+    return _windows_in(settings.batch_audio_seconds(device), config)
+
+
+def _windows_in(seconds: float, config: CheckpointConfig) -> int:
+    return max(1, int(seconds / config.window_seconds))
 
 
 def _warm_up(lane: Lane, waveform: np.ndarray, device: str, index: int, first_seconds: float) -> None:

@@ -49,8 +49,10 @@ class BatchingPays(CostModel):
     is_linear = False
 
 
-def make_lane(*runtimes: FakeRuntime, batch_windows: int = 4, model: str = "fake") -> Lane:
-    return Lane(model, runtimes, RATE, RATE, runtimes[0].classes, batch_windows, BatchingPays())
+def make_lane(
+    *runtimes: FakeRuntime, batch_windows: int = 4, brief_windows: int | None = None, model: str = "fake"
+) -> Lane:
+    return Lane(model, runtimes, RATE, RATE, runtimes[0].classes, batch_windows, brief_windows, BatchingPays())
 
 
 def make_engine(queue_audio_seconds: float = 100, requests: int = 100, windows_in_flight: int = 8) -> Engine:

@@ -84,6 +84,27 @@ def test_turns_go_on_from_batch_to_batch(engine: Engine) -> None:
     assert runtime.rows[1:] == [[0.1, 0.2], [0.3, 0.1], [0.2, 0.3]]
 
 
+def test_a_batch_is_brief_unless_a_crowd_waits(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=3, brief_windows=1)
+    held = hold_device(engine, runtime, lane)
+    crowd = [engine.submit(engine.admit(lane), window()) for _ in range(12)]
+    runtime.gate.set()
+    wait([held, *crowd], 10)
+    assert runtime.calls == [1, 3, 2, *[1] * 7], "a quarter of the line, and one at least"
+
+
+def test_one_request_of_many_windows_is_no_crowd(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=3, brief_windows=1)
+    held = hold_device(engine, runtime, lane)
+    long = engine.admit(lane)
+    waiting = engine.submit_all(long, [window()] * 8)
+    runtime.gate.set()
+    wait([held, *waiting], 10)
+    assert set(runtime.calls) == {1}
+
+
 def test_models_share_the_device_but_never_a_batch(engine: Engine) -> None:
     first, second = GatedRuntime(), GatedRuntime()
     second.gate.set()

@@ -131,7 +131,7 @@ def test_reduced_precision_runs_within_its_tolerance(folder: Path) -> None:
 def test_warm_up_teaches_the_cost_model(folder: Path) -> None:
     model = load_models(Settings(models=[str(folder)], device="cpu"))["small-aum"]
     assert model.lane.cost.predict(1, 1) > 0
-    assert model.lane.batch_windows == 5
+    assert (model.lane.batch_windows, model.lane.brief_windows) == (10, 5)
 
 
 @pytest.mark.parametrize(("long_seconds", "calls"), [(0.0, 1), (1000.0, 2)])
