@@ -8,7 +8,7 @@ parameters only, and holds nothing: what it lets pass asks again in its route, w
 import math
 import time
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from urllib.parse import parse_qsl
 
 import structlog
@@ -116,6 +116,7 @@ class Door:
         )
 
 
+@lru_cache(64)
 def _asked(query: bytes) -> tuple[str | None, float | None]:
     """The model and the deadline that a query names. Raises: ValueError for a deadline that is none."""
     named = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))

@@ -138,10 +138,10 @@ class Engine:
         Raises: EngineClosedError after `stop`; QueueFullError when the queue, or the number of requests, is at its
         limit or the predicted finish passes `deadline`; DeadlineError where it would on an idle server too.
         """
-        job = Job(lane, deadline, request_id, priority)
         with self._changed:
             self._receiving.discard(place)
-            self._refuse_or_pass(job)
+            seconds = self._predict_or_refuse(lane, deadline, priority)
+            job = Job(lane, deadline, request_id, priority, predicted_seconds=seconds)
             self._queue.add_job(job)
             self._start_workers(len(lane.runtimes))
         return job
@@ -149,30 +149,31 @@ class Engine:
     def _pass_door(self, lane: Lane, deadline: float | None) -> None:
         if not self._accepting:
             raise EngineClosedError("the server is shutting down; send the request to another replica")
-        self._refuse_or_pass(Job(lane, deadline, ""))
+        self._predict_or_refuse(lane, deadline)
 
-    def _refuse_or_pass(self, job: Job) -> None:
+    def _predict_or_refuse(self, lane: Lane, deadline: float | None, priority: Priority = "interactive") -> float:
+        """Seconds until a new request's first answer."""
         if self._stopping:
             raise EngineClosedError("the server has stopped; send the request to another replica")
-        if self._queue.audio_seconds + job.lane.window_seconds > self.limits.queue_audio_seconds:
+        if self._queue.audio_seconds + lane.window_seconds > self.limits.queue_audio_seconds:
             wait = self._predicted_wait_seconds()
             raise QueueFullError(f"the queue is full; the estimated wait is {wait:.1f} s", wait, "full")
         if len(self._queue.jobs) + len(self._receiving) >= self.limits.requests:
             wait = self._predicted_wait_seconds()
             raise QueueFullError(f"{self.limits.requests} requests are already being answered", wait, "full")
-        ahead = self._queue.seconds_before_newcomer(job.priority)
-        before = self._seconds_until_free(ahead, len(job.lane.runtimes))
-        alone = job.lane.cost.predict(1, job.lane.batch_windows)
-        job.predicted_seconds = before + alone
-        if job.deadline is not None:
-            self._refuse_the_hopeless(job, alone, job.deadline - time.monotonic())
+        ahead = self._queue.seconds_before_newcomer(priority)
+        before = self._seconds_until_free(ahead, len(lane.runtimes))
+        alone = lane.cost.predict(1, lane.batch_windows)
+        if deadline is not None:
+            self._refuse_the_hopeless(before, alone, deadline - time.monotonic())
+        return before + alone
 
-    def _refuse_the_hopeless(self, job: Job, alone: float, seconds_left: float) -> None:
+    def _refuse_the_hopeless(self, before: float, alone: float, seconds_left: float) -> None:
         """An idle engine lets everybody try, or one slow batch would have it refuse for ever and never learn better."""
         if seconds_left <= 0:
             raise DeadlineError("the deadline passed before the request could begin")
-        at_latest = self._caution.factor * job.predicted_seconds
-        if job.predicted_seconds > alone and at_latest > seconds_left:
+        at_latest = self._caution.factor * (before + alone)
+        if before > 0 and at_latest > seconds_left:
             if alone > seconds_left:
                 raise DeadlineError(f"the model needs about {alone:.2f} s, and the deadline is in {seconds_left:.2f} s")
             sentence = f"the estimated wait of {at_latest:.1f} s would pass the deadline"

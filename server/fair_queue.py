@@ -100,19 +100,20 @@ class FairQueue:
     @property
     def predicted_seconds(self) -> float:
         """How long one device should need for all of it."""
-        return _predict(sum(self._reserved.values(), self.waiting))
+        return sum(map(_predict, (self.waiting, *self._reserved.values())))
 
     def seconds_before_newcomer(self, priority: Priority) -> float:
         """How long one device should need for what comes before a new request's first window.
 
         That is one window of every interactive request; for batch priority all of theirs, and one of every other.
         """
-        counts = self._in_line[priority] + self._reserved[priority]
+        counts = [self._in_line[priority], self._reserved[priority]]
         if priority == "batch":
+            interactive: Counter[Lane] = Counter()
             for job in self._turns["interactive"]:
-                counts[job.lane] += len(job.waiting) if job.priority == "interactive" else 1  # its one turn there
-            counts.update(self._reserved["interactive"])
-        return _predict(counts)
+                interactive[job.lane] += len(job.waiting) if job.priority == "interactive" else 1  # its one turn there
+            counts += interactive, self._reserved["interactive"]
+        return sum(map(_predict, counts))
 
     def requests_before_newcomer(self, lane: Lane) -> int:
         """How many requests of a lane have a turn before a new interactive one."""
@@ -258,4 +259,4 @@ def _in_turn(jobs: Sequence[Job], once: bool = False) -> Iterator[Item]:
 
 
 def _predict(counts: Counter[Lane]) -> float:
-    return sum(lane.cost.predict(count, lane.batch_windows) for lane, count in counts.items())
+    return sum((lane.cost.predict(count, lane.batch_windows) for lane, count in counts.items()), 0.0)

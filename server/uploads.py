@@ -77,8 +77,10 @@ def media_type(request: Request) -> str:
 
 def declared_bytes(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     """The body's length, where a head says it; names of headers in lower case."""
-    declared = next((value for name, value in headers if name == b"content-length"), b"")
-    return int(declared) if declared.isdigit() else None
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else None
+    return None
 
 
 async def receive_upload(request: Request, limits: UploadLimits) -> Upload:
