@@ -87,7 +87,7 @@ def upload_limits(service: Service) -> UploadLimits:
     return UploadLimits(settings.max_upload_bytes, settings.spool_memory_bytes, settings.upload_idle_seconds)
 
 
-async def receive_form(request: Request, kind: type[Parameters]) -> tuple[Parameters, Upload]:
+async def receive_form(request: Request, query: Parameters) -> tuple[Parameters, Upload]:
     """Reads the upload, and the form's fields as further parameters beside the query's, which win.
 
     Raises: InvalidParameterError; UploadError.
@@ -95,9 +95,10 @@ async def receive_form(request: Request, kind: type[Parameters]) -> tuple[Parame
     upload = await receive_upload(request, upload_limits(service_of(request)))
     with ExitStack() as failure:
         failure.callback(upload.close)
-        parameters = parse_parameters(kind, {**upload.fields, **request.query_params})
+        if upload.fields:
+            query = parse_parameters(type(query), {**upload.fields, **request.query_params})
         failure.pop_all()
-    return parameters, upload
+    return query, upload
 
 
 def open_tagger(request: Request, upload: Upload, query: TagQuery) -> UploadTagger:

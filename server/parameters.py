@@ -23,6 +23,24 @@ def parse_parameters(kind: type[Parameters], values: Mapping[str, Any]) -> Param
         raise InvalidParameterError(describe_problems(error.errors(), kind)) from error
 
 
+def describe_query(kind: type[BaseModel]) -> list[dict[str, Any]]:
+    """What the OpenAPI document says of a query that its route parses by itself.
+
+    The framework's own way from a query to such a model took a quarter of a request's time on the event loop.
+    """
+    schema = kind.model_json_schema()
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": field,
+            "description": field["description"],
+        }
+        for name, field in schema["properties"].items()
+    ]
+
+
 def describe_problems(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel] | None = None) -> str:
     """Pydantic's problems as one sentence."""
     return "; ".join(_describe(problem, kind) for problem in problems)

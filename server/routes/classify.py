@@ -1,9 +1,9 @@
 """`POST /classify`: a sound in, its labels, windows and events out."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,7 +11,7 @@ from model.pipeline import Tagging
 from server.door import check_door
 from server.flow import Heard, conclude, hear, receive_form, service_of
 from server.formats import FORMATS, Report, answer
-from server.parameters import InvalidParameterError
+from server.parameters import InvalidParameterError, describe_query, parse_parameters
 from server.schemas import ClassifyAnswer, JsonAnswer, StreamMessage, TagQuery
 from server.streaming import Framing, answer_as_stream, check_format, choose_framing
 from server.uploads import Upload
@@ -42,16 +42,19 @@ ANSWER: dict[str, Any] = {
 }
 
 
-@router.post("/classify", responses={200: ANSWER}, openapi_extra={"requestBody": BODY})
-async def classify(request: Request, query: Annotated[TagQuery, Query()]) -> Response:
+@router.post(
+    "/classify", responses={200: ANSWER}, openapi_extra={"parameters": describe_query(TagQuery), "requestBody": BODY}
+)
+async def classify(request: Request) -> Response:
     """Tag a sound: the clip's top labels, every window's, and events with beginning and end.
 
     With `Accept: text/event-stream` or `application/x-ndjson`, windows come while the rest is still being tagged.
     """
+    query = parse_parameters(TagQuery, request.query_params)
     framing = choose_framing(", ".join(request.headers.getlist("accept")))
     check_format(framing, query)
     check_door(request, query.model, query.timeout_seconds)
-    query, upload = await receive_form(request, TagQuery)
+    query, upload = await receive_form(request, query)
     if framing is not None:
         return await stream_upload(request, upload, query, framing)
     heard = await hear(request, upload, query)

@@ -1,15 +1,16 @@
 """`POST /embed`: a sound in, its windows' embeddings out: what the network hands to its head."""
 
 from io import BytesIO
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from server.door import check_door
 from server.flow import open_tagger, provenance_of, receive_form, service_of
+from server.parameters import describe_query, parse_parameters
 from server.routes.classify import BODY, server_timing
 from server.schemas import EmbedAnswer, EmbedQuery, JsonAnswer, TagQuery
 from server.sounds import HeardSound, hear_sounds
@@ -24,12 +25,13 @@ NPY_CONTENT = {NPY: {"schema": {"type": "string", "format": "binary"}}}
 @router.post(
     "/embed",
     responses={200: {"model": EmbedAnswer, "content": NPY_CONTENT}},
-    openapi_extra={"requestBody": BODY},
+    openapi_extra={"parameters": describe_query(EmbedQuery), "requestBody": BODY},
 )
-async def embed(request: Request, query: Annotated[EmbedQuery, Query()]) -> Response:
+async def embed(request: Request) -> Response:
     """Embed a sound: one vector per window and their mean; as .npy (W, D) the windows' alone."""
+    query = parse_parameters(EmbedQuery, request.query_params)
     check_door(request, query.model)
-    query, upload = await receive_form(request, EmbedQuery)
+    query, upload = await receive_form(request, query)
     tagger = open_tagger(request, upload, TagQuery(**query.model_dump(exclude={"format"})))
     service = service_of(request)
     [sound] = await hear_sounds(request, [tagger], service.settings.max_audio_seconds)

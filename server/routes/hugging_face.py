@@ -76,8 +76,8 @@ def rank(heard: Heard, parameters: HuggingFaceParameters) -> list[dict[str, Any]
 async def _receive(request: Request) -> tuple[HuggingFaceParameters, Upload]:
     """The sound and the parameters: of the JSON body, of a form's fields and of the query."""
     if media_type(request) != "application/json":
-        parse_parameters(HuggingFaceParameters, request.query_params)  # refused before the upload is read
-        return await receive_form(request, HuggingFaceParameters)
+        query = parse_parameters(HuggingFaceParameters, request.query_params)  # refused before the upload is read
+        return await receive_form(request, query)
     limits = upload_limits(service_of(request))
     max_bytes = min(limits.max_bytes, service_of(request).settings.max_json_bytes)
     body = await receive_bytes(request, UploadLimits(max_bytes, limits.memory_bytes, limits.idle_seconds))
