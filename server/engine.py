@@ -285,11 +285,13 @@ class Engine:
             return self._queue.plan(worker.device, partial(self._most_windows, worker.device))
 
     def _room_in_batch(self, device: int, lane: Lane) -> int:
-        """The most that a batch may hold now, or its share of what waits where other devices are idle too.
+        """The most that a batch may hold now, or its share of what waits where other devices or cores are idle too.
 
-        Workers of one device do not share: one batch on all its cores comes back sooner than its halves side by side.
+        Cores share only where they have processes of their own. Measured with aum-tiny on two of them: a clip of two
+        windows is answered after 26 and 22 ms, and after 31 and 28 as one batch on both; in one process halves took 34
+        instead of 28.
         """
-        share = -(-self._queue.waiting[lane] // min(len(self._idle), len(set(lane.runtimes))))
+        share = -(-self._queue.waiting[lane] // min(len(self._idle), lane.independent_batches))
         return min(self._most_windows(device, lane), max(1, share))
 
     def _most_windows(self, device: int, lane: Lane) -> int:

@@ -39,6 +39,11 @@ class Lane:
     def window_seconds(self) -> float:
         return self.window_samples / self.sample_rate
 
+    @property
+    def independent_batches(self) -> int:
+        """How many batches at a time wait for nothing of one another's, on all devices."""
+        return sum(runtime.independent_batches for runtime in set(self.runtimes))
+
     def budget(self, device: int) -> BatchBudget:
         """How many windows a batch may hold on this device at the moment."""
         return self._budgets.setdefault(device, BatchBudget(self.batch_windows))

@@ -60,6 +60,11 @@ class Runtime(Protocol):
         """How many of them only lie ready until a core is free."""
         ...
 
+    @property
+    def independent_batches(self) -> int:
+        """How many batches at a time wait for nothing of one another's, so that what comes is better shared out."""
+        ...
+
     def run(self, waveforms: np.ndarray, lengths: np.ndarray, batches: int = 1) -> BatchResult:
         """Tags waveforms float32 (B, S), of which the first `lengths` int64 (B,) samples of each row are sound.
 

@@ -86,7 +86,7 @@ class ExportedRuntime(TwoStages):
     """Runs one batch at a time; `_infer` is what a library makes of the export."""
 
     most_batches = 1  # these libraries keep threads of their own for one batch
-    ready_batches = 0
+    ready_batches, independent_batches = 0, 1
 
     def __init__(self, export: Export, features: LogMel, device: str) -> None:
         super().__init__(features, device)

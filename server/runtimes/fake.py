@@ -15,7 +15,7 @@ class FakeRuntime:
     `death` is raised once; `calls` keeps the size of every batch.
     """
 
-    most_batches, ready_batches = 1, 0
+    most_batches, ready_batches, independent_batches = 1, 0, 1
 
     def __init__(
         self,

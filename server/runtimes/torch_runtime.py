@@ -26,7 +26,7 @@ class TorchRuntime(TwoStages):
     the end of every operator. Measured with aum-tiny on two cores: 191 windows a second against 151.
     """
 
-    ready_batches = 0
+    ready_batches, independent_batches = 0, 1  # of one interpreter
 
     def __init__(self, checkpoint: Checkpoint, device: str, precision: str = "float32") -> None:
         super().__init__(checkpoint.features, device)

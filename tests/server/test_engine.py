@@ -439,6 +439,20 @@ def test_a_batch_knows_how_many_run_beside_it(engine: Engine) -> None:
     assert runtime.calls == [1, 2, 2], "what fits one batch is not cut up for two"
 
 
+def test_idle_cores_with_processes_of_their_own_share_what_comes(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    runtime.independent_batches = 2
+    lane = make_lane(runtime, runtime, batch_windows=4)
+    alone = hold_device(engine, runtime, lane)
+    runtime.gate.set()
+    assert alone.result(10)
+    while len(engine._idle) < 2:
+        time.sleep(0.001)
+    wait(engine.submit_all(engine.admit(lane), [window()] * 2), 10)
+    assert runtime.calls == [1, 1, 1]
+    assert runtime.beside == [1, 2, 2]
+
+
 def test_a_device_runs_only_models_that_are_on_it(engine: Engine) -> None:
     both, only_first = FakeRuntime(4), GatedRuntime()
     wide, narrow = make_lane(FakeRuntime(4), both, model="wide"), make_lane(only_first, model="narrow")

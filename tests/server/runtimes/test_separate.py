@@ -16,11 +16,10 @@ import torch
 from model.checkpoint import Checkpoint, CheckpointError, load
 from model.registry import find_checkpoint
 from server.runtimes.base import DeviceLostError, DeviceOutOfMemoryError
-from server.runtimes.separate import ProcessEndedError, SeparateRuntime
+from server.runtimes.separate import DIVIDES, ProcessEndedError, SeparateRuntime
 from server.runtimes.torch_runtime import TorchRuntime, open_torch
 from tests.server.runtimes.scripted import Scripted, open_never, open_scripted
 
-DIVIDES = sys.platform == "linux"
 WAVEFORMS, LENGTHS = np.zeros((2, 100), np.float32), np.array([100, 50])
 
 
