@@ -43,6 +43,8 @@ __all__ = [
     "WorkerStuckError",
 ]
 
+SOON_SECONDS = 0.25  # a body that takes longer is a slow upload, which nobody waits for
+
 
 @dataclass(frozen=True)
 class EngineLimits:
@@ -63,7 +65,7 @@ class Engine:
         self._changed = threading.Condition()  # guards the queue, the workers and the flags below
         self._accepting = True
         self._stopping = False
-        self._receiving: set[object] = set()  # places of requests whose body is still coming
+        self._receiving: dict[object, float] = {}  # places of requests whose body is still coming, and since when
         self._batch_numbers = number_batches()
         self._workers: list[Worker] = []
         self._idle: set[Worker] = set()
@@ -116,12 +118,12 @@ class Engine:
         self.check_workers()
         with self._changed:
             self._pass_door(lane, deadline)
-            self._receiving.add(place)
+            self._receiving[place] = time.monotonic()
 
     def end_reception(self, place: object) -> None:
         """Gives the place back, if the request still holds it."""
         with self._changed:
-            self._receiving.discard(place)
+            self._receiving.pop(place, None)
 
     def admit(
         self,
@@ -139,7 +141,7 @@ class Engine:
         limit or the predicted finish passes `deadline`; DeadlineError where it would on an idle server too.
         """
         with self._changed:
-            self._receiving.discard(place)
+            self._receiving.pop(place, None)
             seconds = self._predict_or_refuse(lane, deadline, priority)
             job = Job(lane, deadline, request_id, priority, predicted_seconds=seconds)
             self._queue.add_job(job)
@@ -149,10 +151,14 @@ class Engine:
     def _pass_door(self, lane: Lane, deadline: float | None) -> None:
         if not self._accepting:
             raise EngineClosedError("the server is shutting down; send the request to another replica")
-        self._predict_or_refuse(lane, deadline)
+        now = time.monotonic()
+        coming = sum(now - began < SOON_SECONDS for began in self._receiving.values())
+        self._predict_or_refuse(lane, deadline, coming=coming)
 
-    def _predict_or_refuse(self, lane: Lane, deadline: float | None, priority: Priority = "interactive") -> float:
-        """Seconds until a new request's first answer."""
+    def _predict_or_refuse(
+        self, lane: Lane, deadline: float | None, priority: Priority = "interactive", coming: int = 0
+    ) -> float:
+        """Seconds until a new request's first answer, where so many others are about to be admitted before it."""
         if self._stopping:
             raise EngineClosedError("the server has stopped; send the request to another replica")
         if self._queue.audio_seconds + lane.window_seconds > self.limits.queue_audio_seconds:
@@ -161,7 +167,7 @@ class Engine:
         if len(self._queue.jobs) + len(self._receiving) >= self.limits.requests:
             wait = self._predicted_wait_seconds()
             raise QueueFullError(f"{self.limits.requests} requests are already being answered", wait, "full")
-        ahead = self._queue.seconds_before_newcomer(priority)
+        ahead = self._queue.seconds_before_newcomer(priority) + lane.cost.predict(coming, lane.batch_windows)
         before = self._seconds_until_free(ahead, len(lane.runtimes))
         alone = lane.cost.predict(1, lane.batch_windows)
         if deadline is not None:

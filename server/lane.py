@@ -9,6 +9,8 @@ from server.batch_budget import BatchBudget
 from server.cost_model import CostModel
 from server.runtimes.base import BatchResult, Runtime
 
+LONG_SECONDS = 0.25  # of a batch
+
 
 @dataclass(frozen=True, eq=False)
 class Lane:
@@ -52,12 +54,14 @@ class Lane:
         """The device's budget, or a brief batch where so few requests wait that a newcomer would feel a longer one.
 
         A newcomer waits for one window of each of them, shared out among the cores. A batch takes a quarter of that.
+        Large networks gain nothing from longer batches, and with batches of seconds nobody can say when one's turn is.
         """
         most = self.budget(device).windows
         if self.brief_windows is None:
             return most
         cores = len(self.runtimes) - self.runtime.ready_batches
-        return min(most, max(self.brief_windows, requests_in_line // (4 * cores)))
+        crowd = requests_in_line // (4 * cores) if self.cost.predict(most, most) < LONG_SECONDS else 0
+        return min(most, max(self.brief_windows, crowd))
 
     def run(self, waveforms: Sequence[np.ndarray], device: int = 0, batches: int = 1) -> BatchResult:
         """Pads waveforms float32 (samples,) and runs them as one batch on one device; raises as `run_padded`."""

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from server.caution import LEAST
-from server.engine import DeadlineError, Engine, EngineClosedError, InferenceFailedError, QueueFullError
+from server.engine import (
+    SOON_SECONDS,
+    DeadlineError,
+    Engine,
+    EngineClosedError,
+    InferenceFailedError,
+    QueueFullError,
+)
 from server.lane import Lane
 from server.runtimes.base import BatchResult
 from server.runtimes.fake import FakeRuntime
@@ -92,6 +99,17 @@ def test_a_batch_is_brief_unless_a_crowd_waits(engine: Engine) -> None:
     runtime.gate.set()
     wait([held, *crowd], 10)
     assert runtime.calls == [1, 3, 2, *[1] * 7], "a quarter of the line, and one at least"
+
+
+def test_a_batch_that_takes_long_stays_brief_in_a_crowd(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    lane = make_lane(runtime, batch_windows=3, brief_windows=1)
+    lane.cost.observe(1, 1.0)
+    held = hold_device(engine, runtime, lane)
+    crowd = [engine.submit(engine.admit(lane), window()) for _ in range(12)]
+    runtime.gate.set()
+    wait([held, *crowd[:2]], 10)
+    assert runtime.calls[:2] == [1, 1]
 
 
 def test_one_request_of_many_windows_is_no_crowd(engine: Engine) -> None:
@@ -365,6 +383,23 @@ def test_uploads_that_are_still_coming_count_among_the_requests() -> None:
     engine.end_reception(stalls)
     assert engine.submit(engine.admit(lane), window()).result(10)
     engine.stop(0)
+
+
+def test_the_door_counts_who_is_about_to_be_admitted(engine: Engine) -> None:
+    lane = make_lane(FakeRuntime(4))
+    lane.cost.observe(1, 1.0)
+    soon = time.monotonic() + 3  # two at most before it, a quarter added
+    first, second = object(), object()
+    engine.begin_reception(lane, first, soon)
+    engine.begin_reception(lane, second, soon)
+    with pytest.raises(QueueFullError):
+        engine.check_room(lane, soon)
+    job = engine.admit(lane, soon, place=first)  # nobody who comes after it is counted
+    assert job.predicted_seconds == pytest.approx(1.0)
+    engine.release(job)
+    engine._receiving[second] -= SOON_SECONDS  # a slow upload
+    engine.check_room(lane, soon)
+    engine.end_reception(second)
 
 
 def test_devices_work_side_by_side_and_share_what_waits(engine: Engine) -> None:
