@@ -8,7 +8,7 @@ parameters only, and holds nothing: what it lets pass asks again in its route, w
 import math
 import time
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import cache
 from urllib.parse import parse_qsl
 
 import structlog
@@ -17,6 +17,7 @@ from starlette.requests import Request
 
 from server.engine_errors import EngineError, QueueFullError
 from server.errors import ROWS, error_body
+from server.fair_queue import Priority
 from server.model_pool import ModelNotFoundError
 from server.request_id import choose_request_id
 from server.schemas import JsonAnswer
@@ -29,7 +30,12 @@ Headers = Iterable[tuple[bytes, bytes]]
 DOORS = {b"/classify": "/classify", b"/embed": "/embed"}  # whose model and deadline the query names
 
 
-def check_door(request: Request, model_name: str | None, timeout_seconds: float | None = None) -> None:
+def check_door(
+    request: Request,
+    model_name: str | None,
+    timeout_seconds: float | None = None,
+    priority: Priority = "interactive",
+) -> None:
     """Refuses, before the body is read, what cannot be answered: not ready, unknown model, full queue, no time.
 
     From here on the request counts among all; the middleware ends that for one that is never admitted.
@@ -38,7 +44,7 @@ def check_door(request: Request, model_name: str | None, timeout_seconds: float 
     service.check_ready()
     model = service.model(model_name)  # the one that the request keeps, whatever is served when its body has come
     deadline = _deadline(request.scope["headers"], service.settings, timeout_seconds)
-    service.engine.begin_reception(model.lane, request.scope["hark.place"], deadline)
+    service.engine.begin_reception(model.lane, request.scope["hark.place"], deadline, priority)
 
 
 def _deadline(headers: Headers, settings: Settings, timeout_seconds: float | None) -> float | None:
@@ -116,7 +122,6 @@ class Door:
         )
 
 
-@lru_cache(64)
 def _asked(query: bytes) -> tuple[str | None, float | None]:
     """The model and the deadline that a query names. Raises: ValueError for a deadline that is none."""
     named = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))

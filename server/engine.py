@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -43,7 +43,7 @@ __all__ = [
     "WorkerStuckError",
 ]
 
-SOON_SECONDS = 0.25  # a body that takes longer is a slow upload, which nobody waits for
+SOON_SECONDS = 0.25  # our choice: a body that takes longer is a slow upload, which nobody waits for
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,20 @@ class EngineLimits:
     queue_audio_seconds: float
     requests: int
     windows_in_flight: int
+
+
+@dataclass(frozen=True)
+class Reception:
+    """A request that was let in, and whose body is still coming."""
+
+    lane: Lane
+    priority: Priority
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether it probably comes before an interactive newcomer."""
+        return self.priority == "interactive" and time.monotonic() - self.began < SOON_SECONDS
 
 
 class Engine:
@@ -65,7 +79,7 @@ class Engine:
         self._changed = threading.Condition()  # guards the queue, the workers and the flags below
         self._accepting = True
         self._stopping = False
-        self._receiving: dict[object, float] = {}  # places of requests whose body is still coming, and since when
+        self._receiving: dict[object, Reception] = {}  # by the places of requests whose body is still coming
         self._batch_numbers = number_batches()
         self._workers: list[Worker] = []
         self._idle: set[Worker] = set()
@@ -108,7 +122,9 @@ class Engine:
         with self._changed:
             self._pass_door(lane, deadline)
 
-    def begin_reception(self, lane: Lane, place: object, deadline: float | None = None) -> None:
+    def begin_reception(
+        self, lane: Lane, place: object, deadline: float | None = None, priority: Priority = "interactive"
+    ) -> None:
         """Passes `check_room`, and holds a place among the requests while a body is received; `admit` takes it over.
 
         `place` is any object that is this request's alone.
@@ -118,7 +134,7 @@ class Engine:
         self.check_workers()
         with self._changed:
             self._pass_door(lane, deadline)
-            self._receiving[place] = time.monotonic()
+            self._receiving[place] = Reception(lane, priority)
 
     def end_reception(self, place: object) -> None:
         """Gives the place back, if the request still holds it."""
@@ -151,14 +167,13 @@ class Engine:
     def _pass_door(self, lane: Lane, deadline: float | None) -> None:
         if not self._accepting:
             raise EngineClosedError("the server is shutting down; send the request to another replica")
-        now = time.monotonic()
-        coming = sum(now - began < SOON_SECONDS for began in self._receiving.values())
+        coming = [reception.lane for reception in self._receiving.values() if reception.ends_soon] if deadline else ()
         self._predict_or_refuse(lane, deadline, coming=coming)
 
     def _predict_or_refuse(
-        self, lane: Lane, deadline: float | None, priority: Priority = "interactive", coming: int = 0
+        self, lane: Lane, deadline: float | None, priority: Priority = "interactive", coming: Sequence[Lane] = ()
     ) -> float:
-        """Seconds until a new request's first answer, where so many others are about to be admitted before it."""
+        """Seconds until a new request's first answer; `coming` has the lanes of who is about to be admitted before."""
         if self._stopping:
             raise EngineClosedError("the server has stopped; send the request to another replica")
         if self._queue.audio_seconds + lane.window_seconds > self.limits.queue_audio_seconds:
@@ -167,7 +182,7 @@ class Engine:
         if len(self._queue.jobs) + len(self._receiving) >= self.limits.requests:
             wait = self._predicted_wait_seconds()
             raise QueueFullError(f"{self.limits.requests} requests are already being answered", wait, "full")
-        ahead = self._queue.seconds_before_newcomer(priority) + lane.cost.predict(coming, lane.batch_windows)
+        ahead = self._queue.seconds_before_newcomer(priority, coming)
         before = self._seconds_until_free(ahead, len(lane.runtimes))
         alone = lane.cost.predict(1, lane.batch_windows)
         if deadline is not None:
@@ -175,7 +190,7 @@ class Engine:
         return before + alone
 
     def _refuse_the_hopeless(self, before: float, alone: float, seconds_left: float) -> None:
-        """An idle engine lets everybody try, or one slow batch would have it refuse for ever and never learn better."""
+        """An idle engine lets the first one try, or after one slow batch it would refuse for ever and never learn."""
         if seconds_left <= 0:
             raise DeadlineError("the deadline passed before the request could begin")
         at_latest = self._caution.factor * (before + alone)
@@ -297,7 +312,8 @@ class Engine:
         windows is answered after 26 and 22 ms, and after 31 and 28 as one batch on both; in one process halves took 34
         instead of 28.
         """
-        share = -(-self._queue.waiting[lane] // min(len(self._idle), lane.independent_batches))
+        idle = len(self._idle) - lane.runtime.ready_batches  # without those workers that only make ready
+        share = -(-self._queue.waiting[lane] // max(1, min(idle, lane.independent_batches)))
         return min(self._most_windows(device, lane), max(1, share))
 
     def _most_windows(self, device: int, lane: Lane) -> int:

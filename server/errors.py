@@ -6,7 +6,6 @@ traceback under the same request id.
 
 import math
 from dataclasses import dataclass
-from typing import get_type_hints
 
 import structlog
 from fastapi import FastAPI
@@ -135,8 +134,7 @@ def answer_error(error: Exception, request: Request) -> JsonAnswer:
     if isinstance(error, HTTPException):
         return _answer_http(error, request, request_id)
     if isinstance(error, RequestValidationError):
-        expected = get_type_hints(request.scope["endpoint"]).get("query")  # whose names the sentence lists
-        return error_body(422, "invalid_input", describe_problems(error.errors(), expected), request_id)
+        return error_body(422, "invalid_input", describe_problems(error.errors()), request_id)
     row = row_of(error)
     status = service.settings.overload_status if isinstance(error, QueueFullError) else row.status
     _count(error, row, request)

@@ -100,20 +100,21 @@ class FairQueue:
     @property
     def predicted_seconds(self) -> float:
         """How long one device should need for all of it."""
-        return sum(map(_predict, (self.waiting, *self._reserved.values())))
+        return _predict(self.waiting, *self._reserved.values())
 
-    def seconds_before_newcomer(self, priority: Priority) -> float:
+    def seconds_before_newcomer(self, priority: Priority, coming: Iterable[Lane] = ()) -> float:
         """How long one device should need for what comes before a new request's first window.
 
         That is one window of every interactive request; for batch priority all of theirs, and one of every other.
+        `coming` has the lane of each that is about to be admitted before it.
         """
-        counts = [self._in_line[priority], self._reserved[priority]]
+        counts = [self._in_line[priority], self._reserved[priority], Counter(coming)]
         if priority == "batch":
             interactive: Counter[Lane] = Counter()
             for job in self._turns["interactive"]:
                 interactive[job.lane] += len(job.waiting) if job.priority == "interactive" else 1  # its one turn there
             counts += interactive, self._reserved["interactive"]
-        return sum(map(_predict, counts))
+        return _predict(*counts)
 
     def requests_before_newcomer(self, lane: Lane) -> int:
         """How many requests of a lane have a turn before a new interactive one."""
@@ -258,5 +259,7 @@ def _in_turn(jobs: Sequence[Job], once: bool = False) -> Iterator[Item]:
                 yield job.waiting[turn]
 
 
-def _predict(counts: Counter[Lane]) -> float:
-    return sum((lane.cost.predict(count, lane.batch_windows) for lane, count in counts.items()), 0.0)
+def _predict(*counts: Counter[Lane]) -> float:
+    """Seconds that all these windows take one device, each lane's in batches together."""
+    lanes = set[Lane]().union(*counts)
+    return sum((lane.cost.predict(sum(count[lane] for count in counts), lane.batch_windows) for lane in lanes), 0.0)

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
+MOST_PROBLEMS = 8  # named in one sentence
+
 
 class InvalidParameterError(ValueError):
     """A parameter has a value outside its range, or a name that does not exist; the sentence names it."""
@@ -42,8 +44,9 @@ def describe_query(kind: type[BaseModel]) -> list[dict[str, Any]]:
 
 
 def describe_problems(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel] | None = None) -> str:
-    """Pydantic's problems as one sentence."""
-    return "; ".join(_describe(problem, kind) for problem in problems)
+    """Pydantic's problems as one sentence, the first few of them: a caller may send any number."""
+    more = [f"and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+    return "; ".join([*(_describe(problem, kind) for problem in problems[:MOST_PROBLEMS]), *more])
 
 
 def _describe(problem: Mapping[str, Any], kind: type[BaseModel] | None) -> str:

@@ -28,7 +28,7 @@ class Staging:
         self._rows: dict[Item, int] = {}  # where the next batch's windows are already, in the first buffer
 
     def is_worthwhile(self, lane: Lane) -> bool:
-        return lane.batch_windows >= WORTHWHILE_WINDOWS
+        return (lane.brief_windows or lane.batch_windows) >= WORTHWHILE_WINDOWS
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Copies these windows, all of one lane, into rows of their own; a batch that is being taken goes first."""

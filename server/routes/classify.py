@@ -53,7 +53,7 @@ async def classify(request: Request) -> Response:
     query = parse_parameters(TagQuery, request.query_params)
     framing = choose_framing(", ".join(request.headers.getlist("accept")))
     check_format(framing, query)
-    check_door(request, query.model, query.timeout_seconds)
+    check_door(request, query.model, query.timeout_seconds, query.priority)
     query, upload = await receive_form(request, query)
     if framing is not None:
         return await stream_upload(request, upload, query, framing)

@@ -154,6 +154,13 @@ async def test_many_at_once_are_batched_and_answered_each_with_its_own(
     assert max(fake_runtime(service).calls) == 4
 
 
+async def test_a_sentence_names_only_the_first_of_many_wrong_parameters(client: httpx.AsyncClient) -> None:
+    response = await client.post("/classify", params={f"x{i}": "1" for i in range(20)}, content=b"never read")
+    assert response.status_code == 422
+    assert response.json()["error"].count("there is no parameter") == 8
+    assert response.json()["error"].endswith("; and 12 more")
+
+
 async def test_a_long_sound_keeps_few_windows_in_flight(client: httpx.AsyncClient, service: Service) -> None:
     waiting: list[int] = []
     runtime = fake_runtime(service)

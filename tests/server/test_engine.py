@@ -17,6 +17,7 @@ from server.engine import (
     EngineClosedError,
     InferenceFailedError,
     QueueFullError,
+    Reception,
 )
 from server.lane import Lane
 from server.runtimes.base import BatchResult
@@ -94,6 +95,7 @@ def test_turns_go_on_from_batch_to_batch(engine: Engine) -> None:
 def test_a_batch_is_brief_unless_a_crowd_waits(engine: Engine) -> None:
     runtime = GatedRuntime()
     lane = make_lane(runtime, batch_windows=3, brief_windows=1)
+    lane.cost.observe = lambda *_: None  # type: ignore[method-assign]  # however long the first is held
     held = hold_device(engine, runtime, lane)
     crowd = [engine.submit(engine.admit(lane), window()) for _ in range(12)]
     runtime.gate.set()
@@ -397,8 +399,13 @@ def test_the_door_counts_who_is_about_to_be_admitted(engine: Engine) -> None:
     job = engine.admit(lane, soon, place=first)  # nobody who comes after it is counted
     assert job.predicted_seconds == pytest.approx(1.0)
     engine.release(job)
-    engine._receiving[second] -= SOON_SECONDS  # a slow upload
+    engine._receiving[second] = Reception(lane, "interactive", time.monotonic() - SOON_SECONDS)  # a slow upload
     engine.check_room(lane, soon)
+    engine._receiving[first] = engine._receiving[second] = Reception(lane, "batch")
+    engine.check_room(lane, soon)
+    engine._receiving[first] = engine._receiving[second] = Reception(make_lane(FakeRuntime(4)), "interactive")
+    engine.check_room(lane, soon)
+    engine.end_reception(first)
     engine.end_reception(second)
 
 
@@ -483,9 +490,29 @@ def test_idle_cores_with_processes_of_their_own_share_what_comes(engine: Engine)
     assert alone.result(10)
     while len(engine._idle) < 2:
         time.sleep(0.001)
-    wait(engine.submit_all(engine.admit(lane), [window()] * 2), 10)
+    runtime.gate.clear()
+    both = engine.submit_all(engine.admit(lane), [window()] * 2)
+    while len(engine._idle):
+        time.sleep(0.001)
+    runtime.gate.set()
+    wait(both, 10)
     assert runtime.calls == [1, 1, 1]
     assert runtime.beside == [1, 2, 2]
+
+
+def test_one_idle_core_does_not_share_with_those_that_only_make_ready(engine: Engine) -> None:
+    runtime = GatedRuntime()
+    runtime.independent_batches = runtime.ready_batches = 2
+    lane = make_lane(*[runtime] * 4, batch_windows=4)
+    held = hold_device(engine, runtime, lane)
+    while len(engine._idle) < 3:
+        time.sleep(0.001)
+    clip = engine.submit_all(engine.admit(lane), [window()] * 2)
+    while len(engine._idle) > 2:
+        time.sleep(0.001)
+    runtime.gate.set()
+    wait([held, *clip], 10)
+    assert sorted(runtime.calls) == [1, 2]
 
 
 def test_a_device_runs_only_models_that_are_on_it(engine: Engine) -> None:
