@@ -187,7 +187,7 @@ class FairQueue:
 
         Where few wait, a batch that lies ready gains little, and a newcomer would wait for it too.
         """
-        if device < len(lane.runtimes) - lane.runtime.ready_batches:
+        if device < lane.running_batches:
             return True
         crowd = len(lane.runtimes)
         return device < crowd == len([*islice(_of(lane, self._in_order()), crowd)])

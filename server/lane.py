@@ -42,6 +42,11 @@ class Lane:
         return self.window_samples / self.sample_rate
 
     @property
+    def running_batches(self) -> int:
+        """How many batches run at a time, on all devices; further ones only lie ready."""
+        return len(self.runtimes) - self.runtime.ready_batches
+
+    @property
     def independent_batches(self) -> int:
         """How many batches at a time wait for nothing of one another's, on all devices."""
         return sum(runtime.independent_batches for runtime in set(self.runtimes))
@@ -59,10 +64,9 @@ class Lane:
         most = self.budget(device).windows
         if self.brief_windows is None:
             return most
-        cores = len(self.runtimes) - self.runtime.ready_batches
         alone = self.cost.predict(1, 1)
         fitting = int(LONG_BATCH_SECONDS / alone) if alone else most
-        return min(most, max(self.brief_windows, min(fitting, requests_in_line // (4 * cores))))
+        return min(most, max(self.brief_windows, min(fitting, requests_in_line // (4 * self.running_batches))))
 
     def run(self, waveforms: Sequence[np.ndarray], device: int = 0, batches: int = 1) -> BatchResult:
         """Pads waveforms float32 (samples,) and runs them as one batch on one device; raises as `run_padded`."""
